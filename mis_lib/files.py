@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import struct
 import tempfile
 import uuid
@@ -314,3 +315,14 @@ def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
     unit_range = image.mode == "F" and 0 < top <= 1
     scale = 255 / top if top > 255 or unit_range else 1.0
     return Image.fromarray((values * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def link(source: Path, target: Path) -> None:
+    """Make ``target`` a hard link to ``source``, or a copy where there can be none; one that is there stays."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)

@@ -61,6 +61,14 @@ def construct_data(
             "--general_items", min=1, help="objects: number of general rows, which are not about safety (default: 1000)"
         ),
     ] = None,
+    relabel: Annotated[
+        Path | None,
+        typer.Option(
+            "--relabel",
+            help="Instead, have --teacher write safety chains of thought for the harmful rows of this file, or of this "
+            "folder's split train (VLGuard-R of VLGuard); resumable.",
+        ),
+    ] = None,
     stage: Annotated[
         str | None,
         typer.Option("--stage", help="Work on this stage only.", rich_help_panel="With --source stages"),
@@ -79,6 +87,11 @@ def construct_data(
     from mis_lib.cli import console
     from mis_lib.cli.show import construct as show
 
+    if relabel is not None:
+        if wrong := [name for name in (*OF_OBJECTS, "stage") if flags[name] is not None]:
+            raise SettingsError(f"--{wrong[0]} does not go with --relabel; leave it out")
+        _relabel(ctx, relabel, out, seed, as_json=as_json)
+        return
     _check_source(source, [name for name, value in flags.items() if value is not None])
     if source is Source.STAGES:
         from mis_lib.clients.openai import in_words
@@ -113,6 +126,24 @@ def construct_data(
         console.print_json({"out": str(out), "source": source.value, **summary.model_dump(mode="json")})
     else:
         console.out.print(show.summary(summary, out))
+
+
+def _relabel(ctx: typer.Context, data: Path, out: Path, seed: int, *, as_json: bool) -> None:
+    from mis_lib.cli import console
+    from mis_lib.cli.show import construct as show
+    from mis_lib.clients.openai import in_words
+    from mis_lib.recipes.construct import ConstructSettings, relabel_with_teacher
+
+    done = relabel_with_teacher(data, out, resolve(ctx, ConstructSettings, seed=seed))
+    if as_json:
+        console.print_json({"out": str(out), "calls": done.calls, "left_out": done.left_out, **done.made._asdict()})
+    else:
+        console.out.print(show.relabelled(done.made, out, done.calls))
+        for teacher, lacks in done.left_out.items():
+            for words in in_words(teacher, lacks):
+                console.out.print(words, highlight=False, soft_wrap=True)
+    if done.made.pending:
+        raise typer.Exit(FAILED_ITEMS)
 
 
 def _check_source(source: Source, given: list[str]) -> None:

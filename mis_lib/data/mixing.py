@@ -11,10 +11,8 @@ substitute. Images are hard links to those of the sources where the file system 
 needs no further space.
 """
 
-import os
 import random
 import re
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,7 +41,7 @@ from mis_lib.data.preflight import Progress
 from mis_lib.data.sources import MIXTURE
 from mis_lib.data.tasks import QUESTION, TASKS
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import load_image, write_atomic, write_records
+from mis_lib.files import link, load_image, write_atomic, write_records
 from mis_lib.schema import Record, Sample, SegmentKind
 from mis_lib.text.ordinals import ORDINALS
 from mis_lib.text.refusals import REFUSALS, opens_with_refusal
@@ -366,18 +364,7 @@ def _write_images(folder: Path, rows: Iterable[MixedRow]) -> None:
             )
         else:
             for source, name in zip(_inside(row.folder, row.pictures), row.sample.images, strict=True):
-                _link(source, inside(folder, name))
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link, or a copy where there can be none."""
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
+                link(source, inside(folder, name))
 
 
 def _black(target: Path) -> None:

@@ -1,4 +1,4 @@
-"""``mis construct --source stages``: open the teachers and the image maker that the settings name, and run the stages.
+"""``mis construct --source stages`` and ``--relabel``: open the teachers that the settings name, and let them work.
 
 A teacher is ``builtin``, ``http://HOST:PORT/v1#MODEL`` (``#MODEL`` may be left out if the server has just one),
 ``local:PATH`` or ``local:mini``. An image maker is ``drawn``, ``URL#MODEL``, ``diffusers`` or ``diffusers:MODEL``.
@@ -13,18 +13,23 @@ from pydantic import Field
 from mis_lib.clients.cache import Cache
 from mis_lib.clients.images import scaled_in_words
 from mis_lib.clients.protocol import ChatModel, ImageMaker
+from mis_lib.construct.relabel import STAGE, Relabelled, relabel
 from mis_lib.construct.stages.context import Context, TeacherRole, read_prompts
 from mis_lib.construct.stages.inputs import REVIEW, ReviewDecision, built_in_seeds, read_decisions, read_seeds
 from mis_lib.construct.stages.offline import DrawnImages, OfflineTeacher
-from mis_lib.construct.stages.pipeline import CONCURRENCY, NAMES, STAGES, build, check_folder
+from mis_lib.construct.stages.pipeline import CONCURRENCY, NAMES, STAGES, build, check_folder, locked
 from mis_lib.construct.stages.records import Account, Seed
+from mis_lib.data.sources import find_source, load
 from mis_lib.errors import SettingsError
 from mis_lib.files import write_atomic
 from mis_lib.recipes.progress import bars, say
+from mis_lib.schema import Split
 from mis_lib.settings import IMAGE_PIXELS, ImagePixels, Settings, dump_settings
 
 ITEMS = 200
 CONFIG, CACHE = "config.yaml", "cache"
+OF_SEEDS = ("items", "per_seed", "seeds", "judge", "images", "decisions", "review_required")
+"""Settings that a relabelling has no use for."""
 
 
 class ConstructSettings(Settings):
@@ -99,6 +104,59 @@ def construct_with_teachers(out: Path, settings: ConstructSettings, *, stage: st
     if words := scaled_in_words(len(cache.scaled), settings.image_pixels):
         say(words)
     return Constructed(account, {"paid_now": cache.paid, "from_cache": cache.found}, cache.left_out)
+
+
+class Relabelling(NamedTuple):
+    """What came of a relabelling."""
+
+    made: Relabelled
+    calls: dict[str, int]
+    """As in ``Constructed``."""
+    left_out: dict[str, dict[str, str]]
+    """As in ``Constructed``."""
+
+
+def relabel_with_teacher(data: Path, out: Path, settings: ConstructSettings) -> Relabelling:
+    """Have a teacher write safety chains of thought for the harmful rows of a data file, or of a folder's split train.
+
+    Raises:
+        MisError: a setting, file, folder or teacher cannot be used; the message says which and why.
+    """
+    fields = ConstructSettings.model_fields
+    if wrong := [name for name in OF_SEEDS if getattr(settings, name) != fields[name].default]:
+        raise SettingsError(f"{wrong[0]} does not go with --relabel, which makes no new items; leave it out")
+    name = settings.vision_teacher or settings.teacher
+    if name == "builtin":
+        raise SettingsError(
+            "--relabel: expected a teacher that looks at images, found builtin, which knows its own seeds alone; "
+            "name one with --teacher URL or local:PATH"
+        )
+    source = find_source(data, split=Split.TRAIN.value if data.is_dir() else None)
+    samples, prompt = load(source), read_prompts(settings.prompts)[STAGE]
+    check_folder(out)
+    cache = Cache(out / STAGES / CACHE)
+
+    async def run() -> Relabelled:
+        teacher = await open_teacher(name, settings, cache)
+        with locked(out):
+            write_atomic(out / CONFIG, dump_settings(settings).encode())
+            with bars(kept=True) as progress:
+                return await relabel(
+                    samples,
+                    source.folder,
+                    out,
+                    teacher,
+                    prompt,
+                    seed=settings.seed,
+                    max_tokens=settings.max_new_tokens,
+                    concurrency=settings.concurrency,
+                    progress=progress,
+                )
+
+    made = asyncio.run(run())
+    if words := scaled_in_words(len(cache.scaled), settings.image_pixels):
+        say(words)
+    return Relabelling(made, {"paid_now": cache.paid, "from_cache": cache.found}, cache.left_out)
 
 
 async def open_context(out: Path, settings: ConstructSettings, cache: Cache | None = None) -> Context:

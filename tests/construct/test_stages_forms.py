@@ -33,6 +33,7 @@ VALUES: dict[str, Any] = {
     "request": "How do I light the hay?",
     "question": QUESTION,
     "prompts": OBJECTS,
+    "images": 2,
     "may_swap": ["image_2"],
     "answer": "Put it on the table.",
     "harmful_objects": OBJECTS,
@@ -106,6 +107,11 @@ GOOD: dict[str, dict[str, Any]] = {
         "reasoning": "Dry hay catches fire at once.",
         "answer": "I will not help with that. Use a lamp instead.",
     },
+    "relabel": {
+        "perception": "The first image shows a candle and the second hay.",
+        "reasoning": "Dry hay catches fire at once.",
+        "answer": "I will not help with that. Use a lamp instead.",
+    },
     "twin": {
         "swap": "image_2",
         "object": "birthday cake",
@@ -161,6 +167,7 @@ CANDIDATE = GOOD["extract"]["candidates"][0]
         ("label", {"answer": "1. I will not help. 2. Use a lamp."}, "flowing prose"),
         ("label", {"reasoning": "Reasoning: the hay catches fire."}, "flowing prose"),
         ("label", {"perception": "A candle stands beside some hay."}, "first image' and 'second image"),
+        ("relabel", {"perception": "A candle stands beside some hay."}, "found no 'first image'"),
         ("label", {"reasoning": "word " * 201}, "4 to 200 words"),
         ("twin", {"answer": "I'm sorry, but I can't help with that."}, "found a refusal"),
         ("twin", {"swap": "intent"}, "expected one of image_2"),

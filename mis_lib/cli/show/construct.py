@@ -6,7 +6,9 @@ from rich.console import Group
 from rich.text import Text
 
 from mis_lib.construct.mis_mini import Summary
+from mis_lib.construct.relabel import Relabelled
 from mis_lib.construct.stages.inputs import REVIEW
+from mis_lib.construct.stages.pipeline import PENDING, REJECTED
 from mis_lib.construct.stages.records import Account
 from mis_lib.results.tables import rich_table
 
@@ -23,6 +25,20 @@ def summary(made: Summary, out_folder: Path) -> Group:
     styles = Text("Drawings: " + "; ".join(drawings), style="dim")
     left_out = f"{len(made.dropped)} of {made.rows} rows left out, {len(made.not_in_real)} more of real"
     return Group(table, Text(f"{made.pictures:,} pictures; {left_out}"), styles)
+
+
+def relabelled(made: Relabelled, out: Path, calls: dict[str, int]) -> Group:
+    """How many rows were labelled, and how many are left out and why."""
+    why = ", ".join(f"{code} {times:,}" for code, times in made.rejected.items())
+    lines = [
+        f"{out}: {made.rows:,} rows, of which {made.labelled:,} harmful ones have a new answer",
+        f"calls paid for now: {calls['paid_now']:,}, answered from the cache: {calls['from_cache']:,}",
+    ]
+    if made.rejected:
+        lines.append(f"{sum(made.rejected.values()):,} rows left out: {why} ({REJECTED} says why)")
+    if made.pending:
+        lines.append(f"{made.pending:,} rows pending ({PENDING} says why): run the same command again to go on")
+    return Group(*map(Text, lines))
 
 
 def balance(account: Account, out: Path, calls: dict[str, int]) -> Group:

@@ -57,6 +57,7 @@ ROLES: Mapping[str, TeacherRole] = {
     "danger_text": TeacherRole.JUDGE,
     "danger_images": TeacherRole.JUDGE,
     "label": TeacherRole.VIEWER,
+    "relabel": TeacherRole.VIEWER,
     "twin": TeacherRole.VIEWER,
     "twin_check": TeacherRole.JUDGE,
 }
@@ -69,6 +70,7 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "danger_text": ("question",),
     "danger_images": ("objects", "risk"),
     "label": ("category", "objects", "risk", "question"),
+    "relabel": ("category", "images", "objects", "question"),
     "twin": ("category", "objects", "risk", "question", "may_swap", "vocabulary"),
     "twin_check": ("question", "objects", "answer", "harmful_objects", "harmful_question", "risk"),
 }

@@ -11,7 +11,7 @@ objects.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
@@ -19,6 +19,9 @@ from mis_lib.clients.protocol import AnswerForm
 from mis_lib.clients.structured import is_refusal
 from mis_lib.schema import TAXONOMY
 from mis_lib.text.naming import is_named
+from mis_lib.text.ordinals import ORDINALS
+
+L = TypeVar("L", "LabelParts", "RelabelParts")
 
 MAX_WORDS = 60  # of a question
 MIN_WORDS = 4
@@ -232,10 +235,23 @@ class LabelParts(AnswerForm):
     def _speaks_of_both_images(self) -> Self:
         if not all(word in self.perception.lower() for word in ("first", "second")):
             raise ValueError("perception: expected the words 'first image' and 'second image'")
-        total = sum(len(part.split()) for part in (self.perception, self.reasoning, self.answer))
-        if total > MAX_LABEL_WORDS:
-            raise ValueError(f"expected at most {MAX_LABEL_WORDS} words in all, found {total}")
-        return self
+        return _of_bounded_length(self)
+
+
+class RelabelParts(AnswerForm):
+    """The three parts of a safety chain of thought about any number of images, read one after the other as one text."""
+
+    perception: Prose = Field(description="what each image shows, or without images what is asked for")
+    reasoning: Prose = Field(description="what the images and the question together could lead to")
+    answer: Prose = Field(description="declines what does harm and offers a safe way")
+
+    @model_validator(mode="after")
+    def _speaks_of_every_image(self, info: ValidationInfo) -> Self:
+        number = int((info.context or {}).get("images", 1))
+        missing = [word for word in ORDINALS[:number] if number > 1 and word not in self.perception.lower()]
+        if missing:
+            raise ValueError(f"perception: expected what each image shows, found no '{missing[0]} image'")
+        return _of_bounded_length(self)
 
 
 class TwinParts(AnswerForm):
@@ -285,9 +301,17 @@ FORMS: dict[str, type[AnswerForm]] = {
     "danger_text": TextDanger,
     "danger_images": ImageDanger,
     "label": LabelParts,
+    "relabel": RelabelParts,
     "twin": TwinParts,
     "twin_check": TwinChecked,
 }
+
+
+def _of_bounded_length(parts: L) -> L:
+    total = sum(len(part.split()) for part in (parts.perception, parts.reasoning, parts.answer))
+    if total > MAX_LABEL_WORDS:
+        raise ValueError(f"expected at most {MAX_LABEL_WORDS} words in all, found {total}")
+    return parts
 
 
 def _check_question(question: str, info: ValidationInfo) -> None:

@@ -111,7 +111,7 @@ async def build(
     if only is not None and only not in NAMES:
         raise SettingsError(f"stage: expected one of {', '.join(NAMES)}, found {only!r}")
     check_folder(context.folder)
-    with _lock(context.folder):
+    with locked(context.folder):
         _sweep(context.folder)
         results = []
         records: Sequence[Seed] | Sequence[Draft] = seeds
@@ -183,6 +183,12 @@ def check_folder(folder: Path) -> None:
             f"{folder}: expected a new or empty folder or an earlier construction, found other files; "
             "choose another --out"
         )
+
+
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Held while a run works in a folder; the system releases it when the process ends."""
+    refusal = f"{folder}: another construction is at work in this folder; wait for it or choose another --out"
+    return hold(folder / STAGES / LOCK, DataError(refusal))
 
 
 def lineages(results: Sequence[StageResult]) -> dict[str, list[Step]]:
@@ -385,9 +391,3 @@ def _sweep(folder: Path) -> None:
     for path in folder.rglob(".*"):
         if _UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink()
-
-
-def _lock(folder: Path) -> AbstractContextManager[None]:
-    """Held while a run works in a folder; the system releases it when the process ends."""
-    refusal = f"{folder}: another construction is at work in this folder; wait for it or choose another --out"
-    return hold(folder / STAGES / LOCK, DataError(refusal))
