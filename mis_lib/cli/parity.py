@@ -6,7 +6,10 @@ from mis_lib.cli.options import AsJson, adapter_folders, options_of, resolve
 from mis_lib.cli.parsing import FAILED_ITEMS
 
 verbs = typer.Typer()
-FIELDS = "variants forms checkpoint adapters merged served images question data limit max_new_tokens device dtype out"
+FIELDS = (
+    "variants forms checkpoint adapters merged served images question data limit max_new_tokens device dtype "
+    "quantization out"
+)
 OPTIONS = options_of(
     "mis_lib.recipes.parity:ParitySettings", FIELDS, adapters=lambda values, given: adapter_folders(values)
 )

@@ -41,10 +41,10 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
     """
     from transformers import set_seed
 
-    from mis_lib.train.dpo import NAMES, dpo_trainer, preference_rows
+    from mis_lib.train.dpo import NAMES, dpo_trainer, pairs_may_share_a_pass, preference_rows
     from mis_lib.train.lora import groups, restore
     from mis_lib.train.model import limits_in, load
-    from mis_lib.train.run import ADAPTER, CHECKPOINTS
+    from mis_lib.train.run import ADAPTER, CHECKPOINTS, make_encoder
     from mis_lib.train.trainer import save_result
     from mis_lib.train.trl import TrlLog
 
@@ -68,11 +68,21 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
             group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)
         }
         rows = preference_rows(pairs, folder, loaded.processor)
+        encoder, tell = make_encoder(loaded, settings), say if is_main else lambda message: None
+        share = pairs_may_share_a_pass(loaded, encoder, pairs, folder, settings, tell)
         trackers = held.enter_context(closing(Trackers(settings.report_to, run.folder)))
         log = TrlLog(run.folder / LOG, settings, [one for one in (on_line, trackers) if one is not None], NAMES)
         if is_main:
             say(f"DPO on {len(pairs):,} pairs")
-        trainer = dpo_trainer(loaded.model, loaded.processor, rows, settings, run.folder / CHECKPOINTS, callbacks=[log])
+        trainer = dpo_trainer(
+            loaded.model,
+            loaded.processor,
+            rows,
+            settings,
+            run.folder / CHECKPOINTS,
+            callbacks=[log],
+            alone=not share,
+        )
         trainer.train()
         save_result(
             trainer,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -21,7 +21,7 @@ from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import mini_data, read_place
 from mis_lib.schema import Record, Sample, Split
-from mis_lib.settings import GenerationSettings, Settings
+from mis_lib.settings import GenerationSettings, Quantization, Settings
 
 if TYPE_CHECKING:
     from mis_lib.models.load import LoadedModel
@@ -40,6 +40,8 @@ class Form(StrEnum):
     SERVED = "served"
 
 
+WHOLE = (Form.MERGED, Form.RELOADED, Form.SERVED)
+"""Forms of weights that an adapter was added to, which are not quantized."""
 LOCAL = (Form.TRAINING, Form.ROWS, Form.MERGED, Form.RELOADED, Form.ENGINE)
 
 
@@ -49,7 +51,7 @@ class ParitySettings(Settings):
     variants: tuple[str, ...] | None = None
     """Which adapters (default: all that are named, or all shipped ones)."""
     forms: tuple[Form, ...] = LOCAL
-    """training rows merged reloaded engine served (default: all but served)."""
+    """training rows merged reloaded engine served (default: all but served; training rows engine if quantized)."""
     checkpoint: Path | None = None
     """Checkpoint folder or hub id (default: the embedded model)."""
     adapters: dict[str, Path] | None = None
@@ -74,6 +76,8 @@ class ParitySettings(Settings):
     """auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, cuda:1, mps."""
     dtype: str = "float32"
     """float32 proves the arithmetic; bfloat16, float16 show what their rounding does."""
+    quantization: Quantization | None = None
+    """nf4 or int8: linear layers' weights, as in generate; the tolerance stays that of dtype."""
     out: Path | None = None
     """JSON file to keep everything that was compared."""
 
@@ -82,7 +86,18 @@ class ParitySettings(Settings):
     def _with_served(cls, values: dict[str, Any]) -> dict[str, Any]:
         if values.get("served") and not values.get("forms"):
             return {**values, "forms": (*LOCAL, Form.SERVED)}
+        if values.get("quantization") and not values.get("forms"):
+            return {**values, "forms": tuple(form for form in LOCAL if form not in WHOLE)}
         return values
+
+    @model_validator(mode="after")
+    def _merged_weights_are_whole(self) -> Self:
+        if self.quantization and (self.merged or set(self.forms) & set(WHOLE)):
+            raise ValueError(
+                "quantization: an adapter is merged into weights that are not quantized, and they answer otherwise; "
+                "expected the forms training, rows and engine, found merged, reloaded or served ones"
+            )
+        return self
 
 
 class Proof:
@@ -118,7 +133,11 @@ class Proof:
             return
         self._say(Form.TRAINING)
         self.reference = load_model(
-            self.checkpoint, {self.variant: self.known[self.variant]}, self.settings.device, self.dtype
+            self.checkpoint,
+            {self.variant: self.known[self.variant]},
+            self.settings.device,
+            self.dtype,
+            self.settings.quantization,
         )
         live: Any = self.reference.model
         uses = lora_tensors.attached(live, self.variant, self.stored, Form.TRAINING)
@@ -177,7 +196,7 @@ class Proof:
 
         self._say(Form.ENGINE)
         variants: dict[str, Path | None] = {"base": None, **self.known}
-        loaded = load_model(self.checkpoint, variants, self.settings.device, self.dtype)
+        loaded = load_model(self.checkpoint, variants, self.settings.device, self.dtype, self.settings.quantization)
         live: Any = loaded.model
         uses = lora_tensors.attached(live, self.variant, self.stored, Form.ENGINE)
         engine = VariantEngine(loaded, {name: None if folder is None else name for name, folder in variants.items()})

@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from mis_lib.data.preferences import Preference
 from mis_lib.errors import DataError
 from mis_lib.files import load_image
 from mis_lib.prompts import as_plain_text
-from mis_lib.train.encode import Encoder
+from mis_lib.train import distributed, trial
+from mis_lib.train.encode import IGNORED, Encoder, Example
+from mis_lib.train.model import Loaded
 from mis_lib.train.settings import DpoSettings
 from mis_lib.train.trl import on_one_gpu, share_of_step, trl_arguments, trl_module, without_printing
 
@@ -50,6 +53,41 @@ def preference_rows(pairs: Sequence[Preference], folder: Path, processor: Any) -
     ]
 
 
+def pairs_may_share_a_pass(
+    loaded: Loaded,
+    encoder: Encoder,
+    pairs: Sequence[Preference],
+    folder: Path,
+    settings: DpoSettings,
+    progress: Callable[[str], None] = lambda message: None,
+) -> bool:
+    """Whether several pairs may share a pass, by the trial before training; all processes decide as the first.
+
+    Args:
+        loaded: the model.
+        encoder: of single answers.
+        pairs: what is learned.
+        folder: of their images.
+        settings: the run's.
+        progress: gets a line with the reason where they may not.
+
+    Raises:
+        ModelError: not even the two answers of one pair may; says why.
+    """
+    rows, collator = preference_rows(pairs[: trial.PAIRS], folder, loaded.processor), PreferenceRows(loaded.processor)
+
+    def together(numbers: Sequence[int]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        batch = dict(collator([rows[number] for number in numbers]))
+        return batch, batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, IGNORED)
+
+    def answered(pair: Preference, answer: str) -> Example:
+        return Example(pair.sample.model_copy(update={"answer": answer}), folder)
+
+    answers = [(answered(pair, pair.chosen), answered(pair, pair.rejected)) for pair in pairs[: trial.PAIRS]]
+    may = trial.pairs_may_share_a_pass(loaded, encoder, answers, together, settings, progress)
+    return distributed.same_for_all(may, settings.device)
+
+
 def dpo_trainer(
     model: Any,
     processor: Any,
@@ -58,6 +96,7 @@ def dpo_trainer(
     folder: Path,
     *,
     callbacks: Sequence[TrainerCallback] = (),
+    alone: bool = False,
 ) -> Any:
     """TRL's trainer for a prepared model (a ``PeftModel`` with the adapter to train).
 
@@ -68,6 +107,7 @@ def dpo_trainer(
         settings: the run's.
         folder: where checkpoints go.
         callbacks: for logs.
+        alone: each pair is a pass of its own.
 
     Raises:
         DataError: a row is longer than ``max_length``.
@@ -80,7 +120,7 @@ def dpo_trainer(
     trl = trl_module("dpo_trainer", "dpo")
     collator = PreferenceRows(processor)
     longest = longest_row(rows, collator, settings.max_length)
-    size = rows_a_pass(settings, longest)
+    size = 1 if alone else rows_a_pass(settings, longest)
     losses = {"sigmoid": 1.0} | ({"sft": settings.sft_weight} if settings.sft_weight else {})
     args = trl.DPOConfig(
         **trl_arguments(settings, model, folder, size),

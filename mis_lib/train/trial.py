@@ -10,7 +10,7 @@ are the answer.
 Legend: N tokens at which the loss is taken, T tokens of a row, H width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -32,6 +32,8 @@ from mis_lib.train.trainer import model_inputs
 
 ROWS = 3
 """Rows that are tried together at most."""
+PAIRS = 32
+"""Pairs of answers from which those to try are chosen, since their lengths are not known yet."""
 UNPACKED = "Rows are padded, not packed: {}"
 
 
@@ -105,20 +107,8 @@ class Forward:
         Raises:
             ModelError: it fails; says how.
         """
-        device = self.network.device
-        batch = collate(rows, pad_token=self.encoder.tokenizer.pad_token_id, packed=packed).to(device)
-        self._embeddings = None
-        try:
-            with (
-                torch.autocast(device.type, torch.bfloat16, enabled=self.autocast),
-                self._head.losses_at(batch.labels),
-            ):
-                self.network(**model_inputs(self.network, batch, self.cache), use_cache=False)
-        except (MisError, torch.OutOfMemoryError):
-            raise
-        except FORWARD_ERRORS as error:
-            first = (str(error).strip().splitlines() or [""])[0]
-            raise ModelError(f"{type(error).__name__}: {first}") from error
+        batch = collate(rows, pad_token=self.encoder.tokenizer.pad_token_id, packed=packed).to(self.network.device)
+        self._pass(model_inputs(self.network, batch, self.cache), batch.labels)
         wanted = batch.labels[:, 1:] != IGNORED
         of_loss = batch.row_of_token[:, 1:][wanted]
         images = None if self.image_token is None else batch.inputs["input_ids"] == self.image_token
@@ -129,6 +119,33 @@ class Forward:
                 features = self._embeddings[images & (batch.row_of_token == number)].float()
             seen.append(Seen(features, self._head.losses.each[of_loss == number].float()))
         return seen
+
+    @torch.no_grad()
+    def losses_in(self, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor) -> list[Seen]:
+        """What the model makes of each row of a batch, by its losses alone.
+
+        Args:
+            inputs: of the model.
+            labels: (B, T), ``IGNORED`` where no loss is taken.
+
+        Raises:
+            ModelError: it fails; says how.
+        """
+        device, kind = self.network.device, self.network.dtype
+        moved = {name: one.to(device, kind if one.is_floating_point() else one.dtype) for name, one in inputs.items()}
+        self._pass(moved, labels.to(device))
+        return [Seen(None, losses.float()) for losses in self._head.losses.each.split(_learned(labels))]
+
+    def _pass(self, inputs: Mapping[str, Any], labels: torch.Tensor) -> None:
+        self._embeddings, kind = None, self.network.device.type
+        try:
+            with torch.autocast(kind, torch.bfloat16, enabled=self.autocast), self._head.losses_at(labels):
+                self.network(**inputs, use_cache=False)
+        except (MisError, torch.OutOfMemoryError):
+            raise
+        except FORWARD_ERRORS as error:
+            first = (str(error).strip().splitlines() or [""])[0]
+            raise ModelError(f"{type(error).__name__}: {first}") from error
 
     def _keep(self, decoder: Any, args: Any, kwargs: dict[str, Any]) -> None:
         self._embeddings = kwargs.get("inputs_embeds")
@@ -180,6 +197,57 @@ def layout_of(
     return found
 
 
+def pairs_may_share_a_pass(
+    loaded: Loaded,
+    encoder: Encoder,
+    pairs: Sequence[tuple[Example, Example]],
+    together: Callable[[Sequence[int]], tuple[Mapping[str, torch.Tensor], torch.Tensor]],
+    settings: TrainSettings,
+    progress: Callable[[str], None] = lambda message: None,
+) -> bool:
+    """Whether several pairs of answers in a pass have the losses that each answer has alone, as a pair by itself must.
+
+    Args:
+        loaded: the model.
+        encoder: of its rows.
+        pairs: the better and the worse answer to the same question.
+        together: inputs and labels (2 B, T) of a pass over the pairs of these numbers: all better answers, then all
+            worse ones.
+        settings: of the run.
+        progress: gets a line with the reason where they may not.
+
+    Raises:
+        ModelError: a row alone fails, a pair in a pass has other losses than its answers alone, or the labels are not
+            those of the answers.
+    """
+    pairs = pairs[:PAIRS]
+    lengths = [sum(len(encoder.row(each).ids) for each in pair) for pair in pairs]
+    chosen = rows_to_try([better for better, _ in pairs], lengths, settings.batch_tokens)
+    forward = Forward(loaded, encoder, None)
+    with forward.watching():
+        rows = {(at, side): encoder.row(pairs[at][side]) for side in (0, 1) for at in chosen}
+        alone = {key: _alone(forward, row, settings) for key, row in rows.items()}
+        tolerance = _tolerance(loaded, forward, rows[chosen[0], 0], alone[chosen[0], 0])
+        for key, row in rows.items():
+            _check_labels(encoder, row, pairs[key[0]][key[1]])
+
+        def difference(numbers: Sequence[int]) -> str | None:
+            keys = [(at, side) for side in (0, 1) for at in numbers]
+            try:
+                found = forward.losses_in(*together(numbers))
+            except ModelError as error:
+                return f"in one pass, the model fails ({error})"
+            return _apart_in([rows[key] for key in keys], [alone[key] for key in keys], found, tolerance, "in one pass")
+
+        for at in chosen:
+            if (reason := difference([at])) is not None:
+                raise ModelError(f"{settings.model}: two answers to one question cannot share a pass here: {reason}")
+        reason = difference(chosen) if len(chosen) > 1 else None
+    if reason is not None:
+        progress(f"Each pair is a pass of its own, which is slower: {reason}")
+    return reason is None
+
+
 def rows_to_try(examples: Sequence[Example], lengths: Sequence[int], batch_tokens: int) -> list[int]:
     """At most ``ROWS`` examples of different images and, where there are such, of different numbers of images.
 
@@ -224,10 +292,7 @@ def _tried(
         alone = [_alone(forward, row, settings) for row in rows]
         if not all(seen.losses.isfinite().all() for seen in alone):
             return Layout.PADDED  # nothing to compare with; the first step names such rows
-        tolerance = FLOAT32
-        if loaded.bfloat16 or getattr(loaded.network, "is_quantized", False):  # int8's scales are those of a pass
-            rounding = _rounding(forward, rows[0], alone[0])
-            tolerance = BFLOAT16._replace(losses=max(BFLOAT16.losses, ROUNDINGS * rounding))
+        tolerance = _tolerance(loaded, forward, rows[0], alone[0])
         for row, example in zip(rows, chosen, strict=True):
             _check_labels(encoder, row, example)
         _check_causality(forward, rows[0], alone[0], tolerance)
@@ -269,6 +334,17 @@ def _alone(forward: Forward, row: EncodedRow, settings: TrainSettings) -> Seen:
         ) from error
 
 
+def _tolerance(loaded: Loaded, forward: Forward, row: EncodedRow, alone: Seen) -> Tolerance:
+    if not loaded.bfloat16 and not getattr(loaded.network, "is_quantized", False):  # int8's scales are those of a pass
+        return FLOAT32
+    return BFLOAT16._replace(losses=max(BFLOAT16.losses, ROUNDINGS * _rounding(forward, row, alone)))
+
+
+def _learned(labels: torch.Tensor) -> list[int]:
+    """Labels of each row at which a loss is taken; the first position predicts none."""
+    return (labels[:, 1:] != IGNORED).sum(1).tolist()
+
+
 def _rounding(forward: Forward, row: EncodedRow, alone: Seen) -> float:
     """How far a row's losses move when each number of its tokens' embeddings is rounded once more in bfloat16."""
     dice = torch.Generator().manual_seed(0)
@@ -294,13 +370,22 @@ def _difference(
         found = forward(rows, packed=packed)
     except ModelError as error:
         return f"{together}, the model fails ({error})"
+    return _apart_in(rows, alone, found, tolerance, together)
+
+
+def _apart_in(
+    rows: Sequence[EncodedRow], alone: Sequence[Seen], found: Sequence[Seen], tolerance: Tolerance, together: str
+) -> str | None:
+    """The first row of which more was found than rounding explains, and what; or None."""
     spread = _spread([seen.features for seen in alone if seen.features is not None])
     for row, own, other in zip(rows, alone, found, strict=True):
         if own.features is not None and other.features is not None:
             share = _apart(own.features, other.features) / spread
             if not share <= tolerance.features:
                 return f"{together}, row {row.id!r} has other image features than alone (they differ by {share:.1%})"
-        apart = _apart(own.losses, other.losses)
+        if len(other.losses) < len(own.losses):
+            return f"{together}, row {row.id!r} has {len(other.losses)} labels, alone {len(own.losses)}"
+        apart = _apart(own.losses, other.losses[: len(own.losses)])  # TRL also learns what stands behind an end
         if not apart <= tolerance.losses:
             return f"{together}, row {row.id!r} has other losses than alone (they differ by {apart:.2g} a token)"
     return None

@@ -1,6 +1,7 @@
 """Weights in 4 and 8 bits: training (QLoRA), going on, merging and answering with them, on a CPU."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mis_lib.recipes.analyse import AnalyseSettings, AnalysisMethod, analyse
 from mis_lib.recipes.compare import load_engine
 from mis_lib.recipes.generate import answer, generate_run
 from mis_lib.recipes.merge import RECORD, merge_adapter
+from mis_lib.recipes.parity import ParitySettings, parity
 from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.recipes.train import CARD, train
 from mis_lib.results.train_runs import LOG
@@ -229,3 +231,24 @@ def test_experts_that_stay_whole_are_counted_so(tmp_path: Path) -> None:
         assert shape.experts == sum(weight.numel() for weight in experts)
         embedding = model.get_input_embeddings().weight
         assert stored_bytes(shape, quantization) > sum(weight.nbytes for weight in (*experts, embedding, embedding))
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_parity_holds_the_forms_that_are_quantized_against_each_other(
+    home: Path, tmp_path: Path, quantization: Quantization
+) -> None:
+    common: dict[str, Any] = {
+        "checkpoint": home / "toy", "adapters": {"one": home / "one"}, "data": home / "data", "split": "easy",
+        "limit": 1, "max_new_tokens": 4, "device": "cpu",
+    }  # fmt: skip
+    report = parity(ParitySettings(**common, quantization=quantization))
+    assert report.same, report.findings
+    assert {finding.form for finding in report.findings} == {"training", "rows", "engine"}
+    stored = tmp_path / "stored"
+    shutil.copytree(home / "toy", stored)
+    config = json.loads((stored / "config.json").read_text()) | {"quantization_config": {"quant_method": "other"}}
+    (stored / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SettingsError, match="expected a checkpoint whose weights are not quantized yet"):
+        parity(ParitySettings(**common | {"checkpoint": stored}, quantization=quantization))
+    with pytest.raises(SettingsError, match="quantization: an adapter is merged into weights"):
+        ParitySettings(**common, quantization=quantization, forms=("merged",))

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from support.annotated import answered_run
 from support.full_disk import files_of_at_most
 from support.tiny import tiny_checkpoint
-from support.tiny_architectures import LLAVA_ONEVISION
+from support.tiny_architectures import LLAVA_ONEVISION, built
 from torch import multiprocessing
 from transformers import AutoProcessor
 from trl import DPOConfig
@@ -21,7 +22,7 @@ from mis_lib.annotate.decisions import Decision, Subject
 from mis_lib.annotate.store import AnnotationStore
 from mis_lib.construct.labels import cot_label, help_label
 from mis_lib.data.preferences import PAIRS, Preference
-from mis_lib.errors import DataError, SettingsError, TrainingError
+from mis_lib.errors import DataError, ModelError, SettingsError, TrainingError
 from mis_lib.files import read_records, sha256, write_records
 from mis_lib.judge import rule
 from mis_lib.models.adapters import read_base
@@ -46,12 +47,14 @@ from mis_lib.results.train_runs import TrainRun
 from mis_lib.schema import Outcome, Sample
 from mis_lib.settings import load_settings
 from mis_lib.text.refusals import REFUSALS
+from mis_lib.train import trial
 from mis_lib.train.distributed import leave
-from mis_lib.train.dpo import PreferenceRows, dpo_trainer, preference_rows, rows_a_pass
+from mis_lib.train.dpo import PreferenceRows, dpo_trainer, pairs_may_share_a_pass, preference_rows, rows_a_pass
 from mis_lib.train.encode import Encoder, Example
 from mis_lib.train.kto import weights
 from mis_lib.train.lora import restore
 from mis_lib.train.model import load
+from mis_lib.train.run import make_encoder
 from mis_lib.train.settings import DpoSettings, KtoSettings, RaftSettings, TrainSettings
 from workbench.app import free_port
 
@@ -256,7 +259,7 @@ def test_what_dpo_cannot_do_is_refused(home: Path, tmp_path: Path, change: dict[
 
 
 def test_nothing_is_cut_to_fit(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"row 1: expected at most 32 tokens, found \d+; nothing is cut"):
+    with pytest.raises(DataError, match=r"row 'h0': expected at most 32 tokens, found \d+; nothing is cut"):
         train_by(dpo(home, tmp_path, max_length=32))
     assert not (tmp_path / "dpo" / "v1" / "adapter").exists()
 
@@ -445,6 +448,59 @@ def test_two_do_not_draw_answers_for_the_same_run_at_once(home: Path, tmp_path: 
     with pytest.raises(SettingsError, match=r"run name '\.\./elsewhere'"):
         train_raft(settings.model_copy(update={"name": "../elsewhere"}), train, rank)
     assert not (tmp_path.parent / "elsewhere").exists()
+
+
+def pair_of(sample: Sample, chosen: str, rejected: str) -> Preference:
+    return Preference(sample=sample, chosen=chosen, rejected=rejected)
+
+
+def pairs_to_try() -> list[Preference]:
+    """Of one and of two images."""
+    samples = twins(0) + twins(1)
+    return [
+        pair_of(
+            one.model_copy(update={"images": one.images[: at % 2 + 1], "objects": None}), "Not that.", f"Do it, {at}."
+        )
+        for at, one in enumerate(samples)
+    ]
+
+
+def test_pairs_share_a_pass_where_each_answer_has_the_loss_it_has_alone(home: Path) -> None:
+    settings = DpoSettings(model=str(home / "toy"), device="cpu", precision="float32")
+    loaded, said = load(settings, home / "toy"), []
+    pairs, encoder, collator = pairs_to_try(), make_encoder(loaded, settings), PreferenceRows(loaded.processor)
+    assert pairs_may_share_a_pass(loaded, encoder, pairs, home / "data", settings, said.append)
+    assert not said
+    learned = [
+        (Example(pair.sample.model_copy(update={"answer": pair.chosen}), home / "data"),
+         Example(pair.sample.model_copy(update={"answer": pair.rejected}), home / "data"))
+        for pair in pairs
+    ]  # fmt: skip
+    exchanged = [pair_of(one.sample, one.rejected, one.chosen) for one in pairs]
+
+    def wrong(made: Sequence[Preference]) -> Callable[[Sequence[int]], tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        rows = preference_rows(made, home / "data", loaded.processor)
+
+        def together(numbers: Sequence[int]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+            batch = dict(collator([rows[number] for number in numbers]))
+            if len(numbers) > 1:
+                batch["pixel_values"] = batch["pixel_values"].flip(0)
+            return batch, batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
+
+        return together
+
+    assert not trial.pairs_may_share_a_pass(loaded, encoder, learned, wrong(pairs), settings, said.append)
+    assert "Each pair is a pass of its own" in said[0] and "other losses than alone" in said[0]
+    with pytest.raises(ModelError, match="two answers to one question cannot share a pass here"):
+        trial.pairs_may_share_a_pass(loaded, encoder, learned, wrong(exchanged), settings)
+
+
+def test_a_model_that_trl_cannot_collate_for_is_refused_before_the_first_step(home: Path, tmp_path: Path) -> None:
+    """TRL gives the better and the worse answer's tokens no rows in a cross attention mask."""
+    checkpoint = built("mllama_gated", tmp_path / "model")
+    settings = dpo(home, tmp_path, model=str(checkpoint), max_steps=1)
+    with pytest.raises(ModelError, match=r"cannot share a pass here: in one pass, the model fails \(RuntimeError"):
+        train_by(settings)
 
 
 @pytest.mark.long
