@@ -14,9 +14,10 @@ from mis_lib.errors import MissingPackageError, ModelError
 from workbench.links import Link, Tab
 
 SIZE = {"width": 1280, "height": 1000}
+WHOLE = {"width": 1280, "height": 1800}  # so high that the form under the answers covers none of them
 FLAGS = ["--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
 MINUTES = 5
-MARGIN = 24  # pixels below the answers, where the picture ends
+MARGIN = 6  # pixels below the form under the answers, where the picture ends
 
 
 def take(url: str, item: str, target: Path, *, variants: tuple[str, ...] = ()) -> None:
@@ -48,9 +49,11 @@ def take(url: str, item: str, target: Path, *, variants: tuple[str, ...] = ()) -
             page.locator("#mis-status", has_text="Done after").wait_for()
         except TooLate as error:
             raise ModelError(f"--picture: no answer within {MINUTES} minutes; see what the app prints") from error
+        page.add_style_tag(content="#mis-results { min-height: 0 !important }")  # no room to scroll is needed
+        page.set_viewport_size(WHOLE)  # pyright: ignore[reportArgumentType]
         page.evaluate("window.scrollTo(0, 0)")
         page.wait_for_timeout(700)
-        box = page.locator(".mis-columns").bounding_box() or {"y": 0, "height": SIZE["height"]}
+        box = page.locator(".mis-live").bounding_box() or {"y": 0, "height": SIZE["height"]}
         shown = {"x": 0, "y": 0, "width": SIZE["width"], "height": box["y"] + box["height"] + MARGIN}
         page.screenshot(path=target, full_page=True, clip=shown)  # pyright: ignore[reportArgumentType]
         started.close()
