@@ -110,7 +110,7 @@ def prompted(names: Iterable[str], known: Collection[str], own: Mapping[str, Pro
     for name in names:
         base, plus, prompts = name.rpartition("+")
         if name in found:
-            raise SettingsError(f"variants: expected each once, found {name!r} twice")
+            raise SettingsError(f"--variants: expected each once, found {name!r} twice")
         if name in known or not plus:
             found[name] = Prompted(name)
         elif prompts in own or prompts in SHIPPED:

@@ -18,7 +18,12 @@ from mis_lib.settings import GenerationSettings
 from support.fake_runs import TEXTS, outcome_of
 
 SECONDS = 0.1  # an answer
-PROGRAM = (sys.executable, __file__)
+TESTS = str(Path(__file__).parents[1])  # which no PYTHONPATH has
+PROGRAM = (
+    sys.executable,
+    "-c",
+    f"import sys; sys.path.insert(0, {TESTS!r}); from support.fake_report import main; sys.exit(main())",
+)
 """The command that starts it, in place of ``mis``."""
 
 
@@ -61,7 +66,3 @@ def main() -> int:
     write_records(run.folder / "verdicts" / "rule.jsonl", verdicts)
     finish()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -100,7 +100,7 @@ def test_a_page_that_is_closed_gives_up_its_place(host: Host, url: str, tmp_path
     compare = next(dep["id"] for dep in clients["first"].config["dependencies"] if dep["api_name"] == "compare")
 
     def join(name: str) -> None:
-        inputs = [None, f"{name} asks", ["mini"], 64, 0, 0, ""]
+        inputs = [None, f"{name} asks", ["mini"], 64, 0, 0, "", "", "", False]
         body = {"data": inputs, "fn_index": compare, "session_hash": clients[name].session_hash}
         assert httpx.post(f"{url}gradio_api/queue/join", json=body).status_code == 200
 
