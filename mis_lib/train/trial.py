@@ -108,7 +108,7 @@ class Forward:
             ModelError: it fails; says how.
         """
         batch = collate(rows, pad_token=self.encoder.tokenizer.pad_token_id, packed=packed).to(self.network.device)
-        self._pass(model_inputs(self.network, batch, self.cache), batch.labels)
+        self._pass(lambda: model_inputs(self.network, batch, self.cache), batch.labels)
         wanted = batch.labels[:, 1:] != IGNORED
         of_loss = batch.row_of_token[:, 1:][wanted]
         images = None if self.image_token is None else batch.inputs["input_ids"] == self.image_token
@@ -133,14 +133,15 @@ class Forward:
         """
         device, kind = self.network.device, self.network.dtype
         moved = {name: one.to(device, kind if one.is_floating_point() else one.dtype) for name, one in inputs.items()}
-        self._pass(moved, labels.to(device))
+        self._pass(lambda: moved, labels.to(device))
         return [Seen(None, losses.float()) for losses in self._head.losses.each.split(_learned(labels))]
 
-    def _pass(self, inputs: Mapping[str, Any], labels: torch.Tensor) -> None:
+    def _pass(self, inputs: Callable[[], Mapping[str, Any]], labels: torch.Tensor) -> None:
+        """A pass; inputs are made under autocast, since a projector that is trained is float32."""
         self._embeddings, kind = None, self.network.device.type
         try:
             with torch.autocast(kind, torch.bfloat16, enabled=self.autocast), self._head.losses_at(labels):
-                self.network(**inputs, use_cache=False)
+                self.network(**inputs(), use_cache=False)
         except (MisError, torch.OutOfMemoryError):
             raise
         except FORWARD_ERRORS as error:
