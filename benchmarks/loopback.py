@@ -143,6 +143,7 @@ class LoopbackJudge:
 class _Handler(BaseHTTPRequestHandler):
     judge: LoopbackJudge
     protocol_version = "HTTP/1.1"  # connections stay open, as real servers' do
+    disable_nagle_algorithm = True  # else the body of each reply waits 40 ms for the header to be acknowledged
 
     def do_GET(self) -> None:
         """The list of models: one."""

@@ -66,7 +66,7 @@ def is_larger(source: Path | bytes, pixels: int) -> bool:
             return image.width * image.height > pixels
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return True
-    except (UnidentifiedImageError, *DECODER_ERRORS):  # whoever reads the pixels reports it
+    except (UnidentifiedImageError, *DECODER_ERRORS):  # reported where the pixels are read
         return False
 
 

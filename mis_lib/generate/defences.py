@@ -139,8 +139,8 @@ def _ecso(first: Ask, question: str, images: int, steps: list[Step]) -> Generato
     said = yield from _ask(first, steps)
     if said.finish_reason == "content_filter":
         return said
-    told = yield from _ask(first._replace(what="tell", question=TELL.format(question, said.answer)), steps)
-    harmful = says_yes(told.answer)
+    ruled = yield from _ask(first._replace(what="tell", question=TELL.format(question, said.answer)), steps)
+    harmful = says_yes(ruled.answer)
     steps[-1] = steps[-1].model_copy(update={"found": _FOUND[harmful]})
     if not harmful:
         return said

@@ -23,7 +23,7 @@ class Prompting(Settings):
     """Texts around a question, and a defence; with all defaults, the bare question."""
 
     template: str | None = None
-    """Name of shipped prompts; values given beside it replace theirs."""
+    """Name of shipped prompts; values given with it replace theirs."""
     system: str = ""
     """System prompt; a row's own one follows it."""
     before: str = ""
@@ -33,7 +33,7 @@ class Prompting(Settings):
     defence: Literal["ecso", "gate", "regenerate"] | None = None
     """ecso, gate (a guard before and behind the model), or regenerate (a guard's reason goes back to the model)."""
     guard: Judged | None = None
-    """gate, regenerate: who rules, as for mis judge; it is not told whether an item is harmful."""
+    """gate, regenerate: who rules, as for mis judge; it does not know whether an item is harmful."""
     gates: tuple[Literal["front", "back"], ...] = Field(default=("front", "back"), min_length=1)
     """gate: front (the question is judged) and back (the answer is)."""
     rounds: int = Field(default=3, ge=1, le=20)
@@ -59,7 +59,7 @@ class Prompting(Settings):
         if guarded and self.guard is None:
             raise ValueError(f"defence: {self.defence} needs a guard, as guard: guard=URL#MODEL")
         if self.guard is not None and not guarded:
-            raise ValueError(f"guard: expected defence: gate or regenerate beside it, found {self.defence}")
+            raise ValueError(f"guard: expected defence: gate or regenerate with it, found {self.defence}")
         return self
 
     @model_serializer(mode="wrap")
@@ -94,12 +94,12 @@ class Prompted(NamedTuple):
 
 
 def prompted(names: Iterable[str], known: Collection[str], own: Mapping[str, Prompting]) -> dict[str, Prompted]:
-    """What each name of a variant stands for.
+    """The variant of each name.
 
     Args:
         names: as ``base`` or ``base+safety_cot``.
         known: variants that are no others under prompts.
-        own: prompts by name, beside the shipped ones.
+        own: prompts by name, in addition to the shipped ones.
 
     Raises:
         SettingsError: prompts have a shipped name, are unknown, or are asked for by no variant; or one is named twice.

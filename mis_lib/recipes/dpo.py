@@ -6,111 +6,56 @@ A run that was killed starts again: TRL's checkpoints do not fix the order of ro
 an uninterrupted one.
 """
 
-import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mis_lib.construct.preferences import Own, preferences
 from mis_lib.data.preferences import PAIRS, Preference, read_preferences
-from mis_lib.models.trained_on import item_digests, read_trained_on
 from mis_lib.recipes.judge import check_judge
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.raft import best, data_folder, draw
 from mis_lib.recipes.samples import read_split
-from mis_lib.recipes.train import base_of, open_shared, write_card
-from mis_lib.results.runs import digest_of, folder_digest
-from mis_lib.results.train_runs import LOG
+from mis_lib.recipes.trl import Prepared, Tell, train_by_trl
+from mis_lib.results.runs import digest_of
+from mis_lib.results.train_runs import TrainRun
 from mis_lib.schema import Outcome, Sample
 from mis_lib.settings import GenerationSettings
-from mis_lib.train.distributed import main_first
 from mis_lib.train.settings import DpoSettings
-from mis_lib.train.trackers import Trackers
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from mis_lib.train.model import Loaded
 
 
 def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] | None = None) -> Path:
-    """Train on preference pairs; returns the folder of the finished run.
+    """Train on preference pairs; returns the folder of the finished run. Arguments and errors: ``train_by_trl``."""
 
-    Args:
-        settings: resolved.
-        on_line: called with every line of ``train_log.jsonl`` as it is written.
+    def prepare(run: TrainRun) -> Prepared:
+        from mis_lib.train.dpo import NAMES, dpo_trainer, pairs_may_share_a_pass, preference_rows
+        from mis_lib.train.run import make_encoder
 
-    Raises:
-        MisError: something is refused or missing, or training failed; the message says what, where and how to fix it.
-    """
-    from transformers import set_seed
-
-    from mis_lib.train.dpo import NAMES, dpo_trainer, pairs_may_share_a_pass, preference_rows
-    from mis_lib.train.lora import groups, restore
-    from mis_lib.train.model import limits_in, load
-    from mis_lib.train.run import ADAPTER, CHECKPOINTS, make_encoder
-    from mis_lib.train.trainer import save_result
-    from mis_lib.train.trl import TrlLog
-
-    checkpoint = base_of(settings)
-    source = settings.pairs or data_folder(settings.data)
-    digests = {
-        "base": checkpoint if isinstance(checkpoint, str) else folder_digest(checkpoint),
-        "data": digest_of(source),
-    } | ({"start_from": folder_digest(settings.start_from)} if settings.start_from else {})
-    with ExitStack() as held:
-        with main_first(settings.device) as is_main:
-            run = open_shared(settings, digests, held, is_main=is_main)
-            if run.result is not None:
-                return run.folder
         pairs, folder = pairs_of(settings)
-        trained_on = read_trained_on(settings.start_from) | {*item_digests((pair.sample, folder) for pair in pairs)}
-        set_seed(settings.seed)  # the adapter's first values are drawn
-        loaded = load(settings, checkpoint)
-        restore(loaded.model)  # TRL switches adapters, which the short way through LoRA layers does not know
-        parts = {
-            group.part.value: {"all": group.parameters, "trained": group.trained} for group in groups(loaded.model)
-        }
-        rows = preference_rows(pairs, folder, loaded.processor)
-        encoder, tell = make_encoder(loaded, settings), say if is_main else lambda message: None
-        share = pairs_may_share_a_pass(loaded, encoder, pairs, folder, settings, tell)
-        trackers = held.enter_context(closing(Trackers(settings.report_to, run.folder)))
-        log = TrlLog(run.folder / LOG, settings, [one for one in (on_line, trackers) if one is not None], NAMES)
-        if is_main:
-            say(f"DPO on {len(pairs):,} pairs")
-        trainer = dpo_trainer(
-            loaded.model,
-            loaded.processor,
-            rows,
-            settings,
-            run.folder / CHECKPOINTS,
-            callbacks=[log],
-            alone=not share,
+
+        def trainer(loaded: "Loaded", checkpoints: Path, log: "TrainerCallback", tell: Tell) -> Any:
+            rows, encoder = preference_rows(pairs, folder, loaded.processor), make_encoder(loaded, settings)
+            share = pairs_may_share_a_pass(loaded, encoder, pairs, folder, settings, tell)
+            parts = loaded.model, loaded.processor, rows, settings, checkpoints
+            return dpo_trainer(*parts, callbacks=[log], alone=not share)
+
+        rejected = Counter(str(pair.provenance.get("rejected")) for pair in pairs)
+        return Prepared(
+            said=f"DPO on {len(pairs):,} pairs",
+            rows=len(pairs),
+            learned=[(pair.sample, folder) for pair in pairs],
+            trainer=trainer,
+            names=NAMES,
+            result={"rejected": dict(sorted(rejected.items()))},
         )
-        trainer.train()
-        save_result(
-            trainer,
-            run.folder / ADAPTER,
-            checkpoint,
-            limits=limits_in(settings),
-            quantization=settings.quantization,
-            trained_on=trained_on,
-            again="DPO starts again",
-        )
-        if not is_main:
-            return run.folder
-        write_card(run, settings, len(pairs))
-        run.finish(
-            {
-                "finished": True,
-                "step": trainer.state.global_step,
-                "steps": trainer.state.max_steps,
-                "rows": len(pairs),
-                "rejected": {
-                    kind: sum(pair.provenance.get("rejected") == kind for pair in pairs)
-                    for kind in sorted({str(pair.provenance.get("rejected")) for pair in pairs})
-                },
-                "parameters": parts,
-            }
-        )
-        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
-        return run.folder
+
+    return train_by_trl(settings, digest_of(settings.pairs or data_folder(settings.data)), prepare, on_line)
 
 
 def pairs_of(settings: DpoSettings) -> tuple[list[Preference], Path]:

@@ -279,7 +279,7 @@ class Server:
         if settings.quantization is not None:
             raise SettingsError("--quantization goes with a local model; a server is told when it is started")
         if limits_in(settings).given:
-            raise SettingsError("image limits go with a local model; a server is told when it is started")
+            raise SettingsError("image limits go with a local model; a server gets its own when it is started")
         named = settings.models or {}
         asked = prompted(settings.variants, named, settings.prompts)
         unknown = [name for name in named if name not in {one.base for one in asked.values()}]

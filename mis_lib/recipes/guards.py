@@ -1,6 +1,6 @@
 """Judges as guards of a defence (``generate.defences``): they rule while a model answers.
 
-A guard sees what the user sent and what the model answered. It is not told what only an evaluation knows: the names of
+A guard sees what the user sent and what the model answered. It does not see what only an evaluation knows: the names of
 what the images show, whether the item is harmful, its category, its twin. The rule judges need that and are no guards.
 """
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def defence_of(prompting: Prompting) -> dict[str, Any]:
-    """Everything that a defended answer follows from beside the prompt, as JSON values: a part of its key.
+    """What a defended answer depends on in addition to the prompt, as JSON values: a part of its key.
 
     Raises:
         SettingsError: the guard is no judge, or one that knows the truth.

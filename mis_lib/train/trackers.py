@@ -1,4 +1,4 @@
-"""Trackers to which a training reports its log besides its own file: Trackio, TensorBoard, Weights & Biases, MLflow.
+"""Trackers to which a training also reports its log: Trackio, TensorBoard, Weights & Biases, MLflow.
 
 accelerate's trackers send what ``train_log.jsonl`` has, so losses by segment and rates of evaluations, too. Nothing
 leaves this machine unless the person's environment says so: ``LOCAL`` holds unless a variable is set already.

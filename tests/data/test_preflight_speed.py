@@ -84,7 +84,6 @@ def most_memory() -> float:
     return int(line.split()[1]) / 1024
 
 
-@pytest.mark.long
 def test_four_thousand_rows_take_less_than_a_minute(tmp_path: Path) -> None:
     file = write_large_set(tmp_path)
     assert (tmp_path / "images/photo0.jpg").stat().st_size >= BYTES

@@ -156,7 +156,7 @@ class TestVariants:
             (["base+own"], {"own": {"template": "kind"}}, "unknown 'kind'; known: customized_cot"),
             (["base+own"], {"own": {"sytem": "x"}}, "sytem"),
             (["base+own"], {"own": {"defence": "gate"}}, "gate needs a guard"),
-            (["base+own"], {"own": {"guard": "guard=local:x"}}, "expected defence: gate or regenerate beside it"),
+            (["base+own"], {"own": {"guard": "guard=local:x"}}, "expected defence: gate or regenerate with it"),
             (["base+own"], {"own": {"defence": "gate", "guard": "rule"}}, "found rule, which knows the truth"),
         ],
     )

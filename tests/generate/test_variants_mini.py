@@ -83,7 +83,6 @@ def test_on_this_machine_a_column_says_the_same_alone_and_in_company(
         assert (alone.text, alone.tokens, alone.finish_reason) == (column.text, column.tokens, column.finish_reason)
 
 
-@pytest.mark.long
 def test_two_columns_cost_less_than_with_peft(folder: Path, engine: VariantEngine, images: list[Image.Image]) -> None:
     """Seconds of computing, which other programs disturb least; `mis bench variants` measures what a person waits."""
     base, adapter = engine.variants[:2]
@@ -128,7 +127,6 @@ def test_mirage_both_declines_in_either_order(folder: Path, tmp_path: Path) -> N
         assert [outcomes[sample.id] for sample in order].count(Outcome.REASONED) >= len(hard) - 1
 
 
-@pytest.mark.long
 def test_memory_stays_flat_over_prompts_of_every_length(engine: VariantEngine, images: list[Image.Image]) -> None:
     """Each comparison has a thread of its own, as in the app. Without bounds it grew by 0.1 GB within fifty."""
     settings, sizes = GenerationSettings(max_new_tokens=2), []

@@ -174,7 +174,9 @@ def test_a_killed_run_goes_on_with_multiplier_and_log(
         run("killed", killer)
     half = tmp_path / "killed" / "v1" / "checkpoints" / "checkpoint-3"
     half.mkdir()  # a checkpoint whose writing was cut short
-    resumed = run("killed")
+    logged: list[dict[str, Any]] = []
+    resumed = run("killed", logged.append)
+    assert [line["step"] for line in logged] == [3, 4], "it began again"
     assert any(line["grad_norm"] > 0 for line in whole[2:])
     kept = ("step", "loss", "reward", "cost", "multiplier", "kl")
     assert [[line.get(name) for name in kept] for line in resumed] == [
