@@ -386,7 +386,11 @@ def test_search_random_copy_download_regenerate_clear(url: str, visit) -> None:
     assert json.loads(download.value.path().read_text())["sample"]["id"] == "easy-1"
     expect(me.page.locator("#mis-again")).to_have_count(0)  # greedy answers would be the same again
     me.page.click("#mis-settings button")
-    me.page.locator("#mis-temperature input[type=number]").fill("0.7")
+    temperature = me.page.locator("#mis-temperature input[type=number]")
+    expect(temperature).to_have_value("0")  # the opened settings are drawn; what is typed earlier can be lost
+    temperature.fill("0.7")
+    temperature.press("Enter")
+    expect(me.page.locator("#mis-again")).to_be_visible()
     me.page.evaluate("document.querySelector('.mis-columns').dataset.first = 'yes'")
     me.page.click("#mis-again")
     expect(me.page.locator("#mis-seed input")).to_have_value("1")
