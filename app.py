@@ -141,7 +141,10 @@ def _parser() -> argparse.ArgumentParser:
         help="further data sets (folders or files) for the tab Data",
     )
     parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="save a picture of the app with an example answered (PNG), and end"
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="save a picture of the app with an example answered (PNG, or animated WebP), and end",
     )
     parser.add_argument(
         "--server",

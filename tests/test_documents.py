@@ -31,8 +31,9 @@ ROOT = Path(__file__).parent.parent
 MIS = typer.main.get_command(app)
 
 
-def test_the_tables_in_readme_are_those_of_the_code() -> None:
-    assert documents.update(ROOT / "README.md", MIS, check=True) == "", "run mis docs"
+@pytest.mark.parametrize("path", documents.documents(), ids=lambda path: path.name)
+def test_the_tables_in_documents_are_those_of_the_code(path: Path) -> None:
+    assert documents.update(path, MIS, check=True) == "", "run mis docs"
 
 
 def test_every_tab_and_every_judge_has_its_line() -> None:
@@ -78,7 +79,7 @@ def test_cells_keep_to_one_line() -> None:
 
 SHOWN = [
     ROOT / "README.md",
-    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
     *sorted(ROOT.glob("notebooks/*.ipynb")),
     *sorted(ROOT.glob("configs/**/*.yaml")),
 ]

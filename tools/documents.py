@@ -1,4 +1,4 @@
-"""``mis docs``: the tables of README that follow from the code, written between their marks.
+"""``mis docs``: the tables of documents that follow from the code, written between their marks.
 
 So they cannot say something else than the code does.
 
@@ -12,7 +12,7 @@ MIS-Mini are made of the counts that ``tools.outcomes`` keeps.
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mis_lib.data.benchmarks import fetch_instructions
@@ -25,6 +25,7 @@ from mis_lib.results.published import select
 from mis_lib.results.tables import rate_cell
 from tools.outcomes import rate_table, stored
 
+ROOT = Path(__file__).parents[1]
 MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /table: (?P=name) -->)", re.DOTALL)
 TABS: Mapping[str, str] = {
     "compare": "several variants answer one question about one to six images, side by side; reasoning in colours, "
@@ -57,6 +58,11 @@ JUDGES: Mapping[str, tuple[str, str]] = {
     "routed": ("a cheap judge first, an expensive one where a router says so", "two judges and mis judge --route"),
 }
 """What each kind of judge does and needs (``recipes.judge.KINDS``)."""
+
+
+def documents(root: Path = ROOT) -> list[Path]:
+    """README and every page of ``docs``."""
+    return [root / "README.md", *sorted(root.glob("docs/**/*.md"))]
 
 
 def fill(text: str, program: object) -> str:
@@ -162,23 +168,33 @@ def reference(program: object) -> str:
 
 REFERENCE_MODELS = ("InternVL2.5-8B", "Qwen2-VL-7B-Instruct")
 REFERENCE_METHODS = ("base", "MIRage")
-RESULTS = ("asr", "rsr", "sound", "rr", "over_refusal", "helped", "pair", "named")
+IN_README = ("hard", "unseen"), ("asr", "rsr", "sound", "over_refusal", "helped", "pair")
+ALL_COLUMNS = ("asr", "rsr", "sound", "rr", "over_refusal", "helped", "pair", "named")
 
 
 def results(program: object) -> str:
-    """The rates of the shipped variants on MIS-Mini, from the counts in the repository."""
-    rows = rate_table(stored())
+    """README's part of the shipped variants' rates: the splits of seen and of unseen kinds."""
+    return _rates(*IN_README)
+
+
+def all_results(program: object) -> str:
+    """The rates of the shipped variants on every split of MIS-Mini."""
+    return _rates(None, ALL_COLUMNS)
+
+
+def _rates(splits: Collection[str] | None, columns: Sequence[str]) -> str:
+    """Rates from the counts in the repository."""
     cells = [
         [
             row.group,
             row.variant,
-            *(rate_cell(row.rates[name]) if name in row.rates else "-" for name in RESULTS),
+            *(rate_cell(row.rates[name]) if name in row.rates else "-" for name in columns),
             f"{row.rates['asr'].n if 'asr' in row.rates else 0} + {row.rates['over_refusal'].n}",
         ]
-        for row in rows
+        for row in rate_table(stored())
+        if splits is None or row.group in splits
     ]
-    headings = ("split", "variant", *(METRICS[name].heading for name in RESULTS), "n, harmful + benign")
-    return markdown(headings, cells)
+    return markdown(("split", "variant", *(METRICS[name].heading for name in columns), "n, harmful + benign"), cells)
 
 
 TABLES: Mapping[str, Callable[[object], str]] = {
@@ -190,6 +206,7 @@ TABLES: Mapping[str, Callable[[object], str]] = {
     "metrics": metrics,
     "published": reference,
     "mis-mini": results,
+    "mis-mini-all": all_results,
 }
 
 

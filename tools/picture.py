@@ -1,27 +1,39 @@
-"""A picture of the app as it is.
+"""A picture of the app as it is, or a short animation of a comparison.
 
 An example asked and answered by the real model, drawn data only, light, 1280 pixels wide.
 
     python app.py --picture app.png
+    python app.py --picture compare.webp        # the answers as they come
 
 It needs Chromium and playwright (extra ``test``); images of harmful items stay blurred in it.
 """
 
+import io
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
 
 from mis_lib.cli.doctor import find_browser
 from mis_lib.errors import MissingPackageError, ModelError
 from workbench.links import Link, Tab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 SIZE = {"width": 1280, "height": 1000}
 WHOLE = {"width": 1280, "height": 1800}  # so high that the form under the answers covers none of them
 FLAGS = ["--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
 MINUTES = 5
 MARGIN = 6  # pixels below the form under the answers, where the picture ends
+ANIMATED = ".webp"
+FRAME_WIDTH = 960
+LAST_FRAME_MS = 4_000
 
 
 def take(url: str, item: str, target: Path, *, variants: tuple[str, ...] = ()) -> None:
-    """Open the app at ``url`` with an example, compare, and save what is seen as PNG.
+    """Open the app at ``url`` with an example, compare, and save what is seen as PNG, or the answers coming as animated WebP.
 
     Raises:
         MissingPackageError: there is no playwright, or no Chromium.
@@ -45,15 +57,57 @@ def take(url: str, item: str, target: Path, *, variants: tuple[str, ...] = ()) -
             page.goto(address)
             page.locator(".mis-pill.mis-ready").wait_for()
             page.locator(".mis-tile").nth(1).wait_for()
-            page.click("#mis-compare")
-            page.locator("#mis-status", has_text="Done after").wait_for()
+            frames = _compare(page, record=target.suffix == ANIMATED)
         except TooLate as error:
             raise ModelError(f"--picture: no answer within {MINUTES} minutes; see what the app prints") from error
-        page.add_style_tag(content="#mis-results { min-height: 0 !important }")  # no room to scroll is needed
-        page.set_viewport_size(WHOLE)  # pyright: ignore[reportArgumentType]
-        page.evaluate("window.scrollTo(0, 0)")
-        page.wait_for_timeout(700)
-        box = page.locator(".mis-live").bounding_box() or {"y": 0, "height": SIZE["height"]}
-        shown = {"x": 0, "y": 0, "width": SIZE["width"], "height": box["y"] + box["height"] + MARGIN}
-        page.screenshot(path=target, full_page=True, clip=shown)  # pyright: ignore[reportArgumentType]
+        if frames:
+            _animate(frames, target)
+        else:
+            _whole(page, target)
         started.close()
+
+
+def _compare(page: "Page", *, record: bool) -> list[tuple[float, bytes]]:
+    """Press Compare and wait for the answers; with ``record`` the pictures on the way, each with its second."""
+    done = page.locator("#mis-status", has_text="Done after")
+    page.click("#mis-compare")
+    if not record:
+        done.wait_for()
+        return []
+    page.set_viewport_size(WHOLE)  # pyright: ignore[reportArgumentType]
+    began, frames = time.monotonic(), []
+    while True:
+        ended = done.count() > 0 or time.monotonic() - began > MINUTES * 60
+        box = page.locator("#mis-results").bounding_box() or {"x": 0.0, "y": 0.0, **SIZE}
+        frames.append((time.monotonic() - began, page.screenshot(clip=_frame(box))))
+        if ended:
+            done.wait_for()
+            return frames
+
+
+def _frame(box: Any) -> Any:
+    """The part of the page with the answers."""
+    return {"x": box["x"] - MARGIN, "y": box["y"] - MARGIN, "width": box["width"] + 2 * MARGIN, "height": 470}
+
+
+def _animate(frames: list[tuple[float, bytes]], target: Path) -> None:
+    """Write the pictures as one animated WebP that shows each as long as it was seen; the last one stays."""
+    images = [Image.open(io.BytesIO(data)).convert("RGB") for _, data in frames]
+    height = round(images[-1].height * FRAME_WIDTH / images[-1].width)
+    small = [image.resize((FRAME_WIDTH, height), Image.Resampling.LANCZOS) for image in images]
+    starts = [second for second, _ in frames]
+    shown = [max(20, round(1000 * (after - before))) for before, after in zip(starts, starts[1:], strict=False)]
+    small[0].save(
+        target, save_all=True, append_images=small[1:], duration=[*shown, LAST_FRAME_MS], loop=0, quality=70, method=6
+    )
+
+
+def _whole(page: "Page", target: Path) -> None:
+    """The page down to the form under the answers."""
+    page.add_style_tag(content="#mis-results { min-height: 0 !important }")  # no room to scroll is needed
+    page.set_viewport_size(WHOLE)  # pyright: ignore[reportArgumentType]
+    page.evaluate("window.scrollTo(0, 0)")
+    page.wait_for_timeout(700)
+    box = page.locator(".mis-live").bounding_box() or {"y": 0, "height": SIZE["height"]}
+    shown: Any = {"x": 0, "y": 0, "width": SIZE["width"], "height": box["y"] + box["height"] + MARGIN}
+    page.screenshot(path=target, full_page=True, clip=shown)

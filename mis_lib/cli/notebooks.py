@@ -69,13 +69,19 @@ def _parameter(text: str) -> tuple[str, object]:
 @verbs.command(name="docs")
 def write_tables(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Option("--file", help="Markdown file with marked tables.")] = Path("README.md"),
+    file: Annotated[
+        Path | None, typer.Option("--file", help="One Markdown file; without it README and all of docs/.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; status 1 if something would change.")] = False,
 ) -> None:
-    """Update README's generated tables (notebooks, verbs, tabs, data sets, judges, metrics)."""
+    """Update the generated tables of README and docs (results, verbs, tabs, data sets, judges, metrics)."""
     from mis_lib.cli import console
 
-    changed = outside("tools.documents", "mis docs").update(file, ctx.find_root().command, check=check)
-    console.out.print(changed or f"{file}: up to date", markup=False, highlight=False, soft_wrap=True)
+    documents, program = outside("tools.documents", "mis docs"), ctx.find_root().command
+    changed = False
+    for one in [file] if file else documents.documents():
+        difference = documents.update(one, program, check=check)
+        console.out.print(difference or f"{one}: up to date", markup=False, highlight=False, soft_wrap=True)
+        changed |= bool(difference)
     if changed and check:
         raise typer.Exit(FAILED_ITEMS)
