@@ -5,10 +5,12 @@ An example asked and answered by the real model, drawn data only, light, 1280 pi
     python app.py --picture app.png
     python app.py --picture compare.webp        # the answers as they come
 
-It needs Chromium and playwright (extra ``test``); images of harmful items stay blurred in it.
+It needs Chromium and playwright (extra ``test``). Images of harmful items stay blurred in a picture; the animation
+begins with them shown, as after a click.
 """
 
 import io
+import itertools
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +35,7 @@ LAST_FRAME_MS = 4_000
 
 
 def take(url: str, item: str, target: Path, *, variants: tuple[str, ...] = ()) -> None:
-    """Open the app at ``url`` with an example, compare, and save what is seen as PNG, or the answers coming as animated WebP.
+    """Open the app at ``url`` with an example, compare, and save the page (PNG) or its answers as they come (animated WebP).
 
     Raises:
         MissingPackageError: there is no playwright, or no Chromium.
@@ -75,6 +77,8 @@ def _compare(page: "Page", *, record: bool) -> list[tuple[float, bytes]]:
         done.wait_for()
         return []
     page.set_viewport_size(WHOLE)  # pyright: ignore[reportArgumentType]
+    for veiled in page.locator("#mis-prompt [data-reveal]").all():
+        veiled.click()
     began, frames = time.monotonic(), []
     while True:
         ended = done.count() > 0 or time.monotonic() - began > MINUTES * 60
@@ -96,7 +100,7 @@ def _animate(frames: list[tuple[float, bytes]], target: Path) -> None:
     height = round(images[-1].height * FRAME_WIDTH / images[-1].width)
     small = [image.resize((FRAME_WIDTH, height), Image.Resampling.LANCZOS) for image in images]
     starts = [second for second, _ in frames]
-    shown = [max(20, round(1000 * (after - before))) for before, after in zip(starts, starts[1:], strict=False)]
+    shown = [max(20, round(1000 * (after - before))) for before, after in itertools.pairwise(starts)]
     small[0].save(
         target, save_all=True, append_images=small[1:], duration=[*shown, LAST_FRAME_MS], loop=0, quality=70, method=6
     )

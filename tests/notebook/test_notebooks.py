@@ -273,6 +273,8 @@ def outside(page: str) -> list[str]:
 
 # --- all seven, executed ---
 
+TOGETHER = pytest.mark.xdist_group("walk")  # one process executes all; the rest keep the second core busy
+
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, float]]:
@@ -303,6 +305,7 @@ def copy(request: pytest.FixtureRequest, walk: tuple[Path, float]) -> Path:
 
 
 @pytest.mark.notebooks
+@TOGETHER
 def test_all_run_to_their_end_in_time(walk: tuple[Path, float]) -> None:
     folder, minutes = walk
     found = json.loads((folder / "found.json").read_text())
@@ -314,6 +317,7 @@ def test_all_run_to_their_end_in_time(walk: tuple[Path, float]) -> None:
 
 
 @pytest.mark.notebooks
+@TOGETHER
 def test_nothing_was_fetched(walk: tuple[Path, float]) -> None:
     tried = walk[0] / "tried.txt"
     assert not tried.exists(), tried.read_text()
@@ -328,6 +332,7 @@ def test_nothing_was_fetched(walk: tuple[Path, float]) -> None:
 
 
 @pytest.mark.notebooks
+@TOGETHER
 def test_no_cell_failed_and_numbers_were_found(copy: Path) -> None:
     outputs = [output for cell in code(read(copy)) for output in cell.outputs]
     assert [output for output in outputs if output.output_type == "error"] == []
@@ -342,6 +347,7 @@ def test_no_cell_failed_and_numbers_were_found(copy: Path) -> None:
 
 
 @pytest.mark.notebooks
+@TOGETHER
 def test_no_cell_floods_the_page(copy: Path) -> None:
     for cell in code(read(copy)):
         streams = [output.text for output in cell.outputs if output.output_type == "stream"]
@@ -349,6 +355,7 @@ def test_no_cell_floods_the_page(copy: Path) -> None:
 
 
 @pytest.mark.notebooks
+@TOGETHER
 def test_no_figure_is_empty(copy: Path) -> None:
     figures = [
         output.data[FIGURE] for cell in code(read(copy)) for output in cell.outputs if FIGURE in output.get("data", {})
@@ -370,6 +377,7 @@ def _values(trace: dict[str, object]) -> bool:
 
 
 @pytest.mark.notebooks
+@TOGETHER
 def test_pages_load_nothing_and_show_no_picture_unasked(copy: Path) -> None:
     page = copy.with_suffix(".html").read_text(encoding="utf-8")
     assert outside(page) == []
@@ -422,6 +430,7 @@ def test_a_set_of_ones_own_is_explored_with_the_splits_that_it_has(files: tuple[
 
 
 @pytest.mark.notebooks
+@TOGETHER
 def test_what_was_left_out_is_said(walk: tuple[Path, float]) -> None:
     page = next((walk[0] / "pages").glob("07_*.html")).read_text(encoding="utf-8")
     assert page.count(f'class="{SKIPPED}"') >= 2
