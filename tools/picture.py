@@ -35,7 +35,7 @@ LAST_FRAME_MS = 4_000
 
 
 def take(url: str, item: str, target: Path, *, variants: tuple[str, ...] = ()) -> None:
-    """Open the app at ``url`` with an example, compare, and save the page (PNG) or its answers as they come (animated WebP).
+    """Open the app at ``url`` with an example, compare, and save the page (PNG) or the answers coming (WebP).
 
     Raises:
         MissingPackageError: there is no playwright, or no Chromium.
@@ -72,13 +72,14 @@ def take(url: str, item: str, target: Path, *, variants: tuple[str, ...] = ()) -
 def _compare(page: "Page", *, record: bool) -> list[tuple[float, bytes]]:
     """Press Compare and wait for the answers; with ``record`` the pictures on the way, each with its second."""
     done = page.locator("#mis-status", has_text="Done after")
-    page.click("#mis-compare")
     if not record:
+        page.click("#mis-compare")
         done.wait_for()
         return []
     page.set_viewport_size(WHOLE)  # pyright: ignore[reportArgumentType]
     for veiled in page.locator("#mis-prompt [data-reveal]").all():
         veiled.click()
+    page.click("#mis-compare")
     began, frames = time.monotonic(), []
     while True:
         ended = done.count() > 0 or time.monotonic() - began > MINUTES * 60
