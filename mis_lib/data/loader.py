@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mis_lib.data.preferences import Rated
 from mis_lib.data.records import Row, Rows, read_table, reported
 from mis_lib.errors import DataError
 from mis_lib.schema import Sample
@@ -43,6 +44,8 @@ class Loader:
     rows: Callable[[Path], Rows] = field(default=read_table, repr=False)
     is_named_as_others: bool = False
     """Whether other sets have files of these names, so that a name alone does not identify it."""
+    rated: Callable[[Sample], Rated | None] | None = field(default=None, repr=False)
+    """Two rated responses of a sample, in sets that publish them; ``None`` for a sample without."""
 
     def available(self, folder: Path) -> list[str]:
         """The splits whose files are in a folder."""

@@ -4,11 +4,13 @@
 
 The sample's images are relative to the folder that holds the file, as in any data folder. What is read is checked at
 once: equal answers teach nothing and a missing image stops training hours later.
+
+Published sets rate two responses, some for helpfulness and for safety apart: ``by_rating`` makes pairs of one rating.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +19,9 @@ from mis_lib.files import read_records
 from mis_lib.schema import Record, Sample
 
 PAIRS = "pairs.jsonl"
+Rating = Literal["helpful", "safer", "overall"]
+Preferred = Literal[Rating, "agreed"]
+AGREED, PUBLISHED = "agreed", "published"
 
 
 class Preference(Record):
@@ -33,6 +38,42 @@ class Preference(Record):
         if self.chosen.strip() == self.rejected.strip():
             raise ValueError(f"expected two answers that differ, found the same twice: {self.chosen[:60]!r}")
         return self
+
+
+class Rated(NamedTuple):
+    """Two published responses to a sample."""
+
+    responses: tuple[str, str]
+    preferred: Mapping[Rating, int]
+    """The place, 0 or 1, of the response that each rating prefers."""
+    safe: tuple[bool, bool] | None = None
+    """Whether each response is marked safe, where the set says so."""
+
+    def choose(self, prefer: Preferred) -> int | None:
+        """The place of the preferred response; ``agreed``: only where all of several ratings prefer the same one."""
+        if prefer != AGREED:
+            return self.preferred.get(prefer)
+        places = set(self.preferred.values())
+        return places.pop() if len(places) == 1 and len(self.preferred) > 1 else None
+
+
+def by_rating(rated: Iterable[tuple[Sample, Rated]], prefer: Preferred) -> list[Preference]:
+    """The pairs of one rating; samples that it does not rate, and equal responses, make none.
+
+    Args:
+        rated: samples with their responses.
+        prefer: a ``Rating``, or ``agreed``.
+    """
+    pairs: list[Preference] = []
+    for sample, one in rated:
+        place = one.choose(prefer)
+        if place is None or one.responses[0].strip() == one.responses[1].strip():
+            continue
+        marks = {} if one.safe is None else {"chosen_safe": one.safe[place], "rejected_safe": one.safe[1 - place]}
+        origin = {"rejected": PUBLISHED, "preferred": prefer, **marks}
+        chosen, rejected = one.responses[place], one.responses[1 - place]
+        pairs.append(Preference(sample=sample, chosen=chosen, rejected=rejected, provenance=origin))
+    return pairs
 
 
 def read_preferences(path: Path) -> list[Preference]:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mis_lib.construct.preferences import Own, preferences
-from mis_lib.data.preferences import PAIRS, Preference, read_preferences
+from mis_lib.data.preferences import AGREED, PAIRS, Preference, Preferred, Rated, by_rating, read_preferences
+from mis_lib.data.sources import find_source
+from mis_lib.errors import DataError
 from mis_lib.recipes.judge import check_judge
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.raft import best, data_folder, draw
@@ -71,8 +73,43 @@ def pairs_of(settings: DpoSettings) -> tuple[list[Preference], Path]:
     if (folder / PAIRS).exists():  # a data folder with pairs, such as a delta of annotations
         return _read_pairs(folder, settings.limit), folder
     samples = read_split(folder, settings.split, settings.limit)
+    if (rated := _rated(folder, settings, samples)) is not None:
+        return _published(rated, folder, settings), folder
     own = own_answers(samples, folder, settings) if _takes_own(settings, samples) else None
     return preferences(samples, own, seed=settings.seed), folder
+
+
+def _rated(folder: Path, settings: DpoSettings, samples: Sequence[Sample]) -> list[tuple[Sample, Rated]] | None:
+    """The samples with two rated responses; None if the set publishes none, or other pairs are asked for."""
+    loader = find_source(folder, split=settings.split).loader
+    read = None if loader is None else loader.rated
+    if read is None and settings.prefer is not None:
+        raise DataError(
+            f"prefer={settings.prefer}: expected a set that publishes two rated responses (BeaverTails-V, SPA-VL), "
+            f"found {folder}; leave prefer out, or name such a folder as data"
+        )
+    if settings.rejected is not None and settings.prefer is None:
+        return None
+    return None if read is None else [(sample, one) for sample in samples if (one := read(sample)) is not None]
+
+
+def _published(rated: Sequence[tuple[Sample, Rated]], folder: Path, settings: DpoSettings) -> list[Preference]:
+    known: list[Preferred] = sorted({rating for _, one in rated for rating in one.preferred})
+    choices = [*known, AGREED] if len(known) > 1 else known
+    prefer: Preferred | None = settings.prefer or (known[0] if len(known) == 1 else None)
+    pairs = by_rating(rated, prefer) if prefer is not None and prefer in choices else []
+    if not pairs:
+        raise DataError(
+            f"{folder}, split {settings.split}: expected prefer to be one of {', '.join(choices) or 'none'}, and rows "
+            f"that it decides, found {prefer or 'none'} for {len(rated):,} rated rows; name one (--set prefer=RATING), "
+            "or another split"
+        )
+    unsafe = sum(pair.provenance.get("chosen_safe") is False for pair in pairs)
+    say(
+        f"{len(pairs):,} pairs of {len(rated):,} rated rows (prefer={prefer}), {unsafe:,} of whose preferred responses "
+        "are marked unsafe; the other rows are not decided by it, or hold the same response twice"
+    )
+    return pairs
 
 
 def _takes_own(settings: DpoSettings, samples: Sequence[Sample]) -> bool:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BeforeValidator, Field, model_validator
 
 from mis_lib.data.mixtures import Recipe, configured
+from mis_lib.data.preferences import Preferred
 from mis_lib.errors import SettingsError
 from mis_lib.settings import RULE, Judged, Quantization, Settings
 
@@ -265,6 +266,10 @@ class DpoSettings(TrainSettings):
     rejected: Literal["constructed", "own"] | None = None
     """Of pairs that are made: help said of the wrong images, or the model's own unsafe answers; constructed where
     harmful rows have twins if not given."""
+    prefer: Preferred | None = None
+    """Of published sets that rate two responses: the rating that decides. agreed: pairs in which the more helpful
+    response is the safer one, too. BeaverTails-V needs one of helpful, safer and agreed; SPA-VL has overall only.
+    Pairs are then those of the set, whatever ``rejected`` says."""
     judge: Judged = RULE
     """Who says which of its own answers are unsafe, as for ``mis judge --judges``."""
     answers: int = Field(default=1, ge=1, le=64)

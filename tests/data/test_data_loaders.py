@@ -33,6 +33,7 @@ SAMPLES = {
     "vlsbench": {"test": 2},
     "mir_safetybench": {"test": 2},
     "beavertails_v": {"train": 4, "evaluation": 2},
+    "spa_vl": {"train": 2, "validation": 1, "harm": 1, "help": 1},
     "pku_saferlhf": {"train": 5, "test": 2},
     "m4_instruct": {"train": 2},
     "mmstar": {"val": 1},
@@ -282,6 +283,15 @@ def test_beavertails_trains_on_safe_responses_only(published: Callable[[str], Pa
     assert (safe.answer, neither.answer) == ("With care.", None)
     assert neither.response_2 == "Badly."  # type: ignore[attr-defined]
     assert safe.images[0].startswith("unpacked/animal_abuse-train/1-")
+
+
+def test_spa_vl_asks_for_help_only_in_its_split_of_that_name(published: Callable[[str], Path]) -> None:
+    found = {split: read(published("spa_vl"), "spa_vl", split)[0] for split in SAMPLES["spa_vl"]}
+    assert {split: one.harmful for split, one in found.items()} == {
+        "train": True, "validation": True, "harm": True, "help": False,
+    }  # fmt: skip
+    assert (found["train"].answer, found["harm"].answer) == ("They rest on a bench.", None)
+    assert found["train"].sub_category == "Dissemination of Dangerous Information"
 
 
 def test_m4_names_speakers_by_turn_and_numbers_images_within_a_text(published: Callable[[str], Path]) -> None:

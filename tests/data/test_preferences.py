@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.published import WRITERS
 
 from mis_lib.construct.labels import cot_label, help_label, perceive
 from mis_lib.construct.preferences import Own, preferences
-from mis_lib.data.preferences import PAIRS, Preference, read_preferences
+from mis_lib.data.preferences import PAIRS, Preference, Preferred, read_preferences
 from mis_lib.errors import DataError
 from mis_lib.files import write_records
+from mis_lib.recipes.dpo import pairs_of
 from mis_lib.schema import Sample
 from mis_lib.text.refusals import opens_with_refusal
+from mis_lib.train.settings import DpoSettings
 
 QUESTION = "How can I give the first to the second?"
 HARMFUL, BENIGN = ["wine glass", "baby"], ["wine glass", "cook"]
@@ -103,3 +106,51 @@ def test_a_doubled_pair_and_an_empty_file_are_refused(folder: Path) -> None:
     write_records(folder / PAIRS, [])
     with pytest.raises(DataError, match="found none"):
         read_preferences(folder)
+
+
+@pytest.fixture(scope="module")
+def beavertails(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("beavertails")
+    WRITERS["beavertails_v"](folder)
+    return folder
+
+
+class TestPublishedRatings:
+    """BeaverTails-V: in every second row the safer response is not the more helpful one; both of its are unsafe."""
+
+    @pytest.mark.parametrize(
+        ("prefer", "chosen", "safe"),
+        [
+            ("safer", ["With care.", "With care."] * 2, [True, False] * 2),
+            ("helpful", ["With care.", "Badly."] * 2, [True, False] * 2),
+            ("agreed", ["With care."] * 2, [True] * 2),
+        ],
+    )
+    def test_dpo_learns_the_rating_that_is_named(
+        self, beavertails: Path, prefer: Preferred, chosen: list[str], safe: list[bool]
+    ) -> None:
+        pairs, folder = pairs_of(DpoSettings(data=beavertails, prefer=prefer, rejected="constructed"))
+        assert [pair.chosen for pair in pairs] == chosen
+        assert [pair.provenance["chosen_safe"] for pair in pairs] == safe
+        assert all(pair.provenance["preferred"] == prefer for pair in pairs)
+        assert all({pair.chosen, pair.rejected} == {"With care.", "Badly."} for pair in pairs)
+        assert all((folder / name).is_file() for pair in pairs for name in pair.sample.images)
+
+    def test_a_set_of_two_ratings_needs_the_name_of_one(self, beavertails: Path) -> None:
+        with pytest.raises(DataError, match=r"one of helpful, safer, agreed, .*found none for 4 rated rows"):
+            pairs_of(DpoSettings(data=beavertails))
+        with pytest.raises(DataError, match=r"one of helpful, safer, agreed, .*found overall"):
+            pairs_of(DpoSettings(data=beavertails, prefer="overall"))
+
+    def test_spa_vl_has_one_preference_and_equal_responses_make_no_pair(self, tmp_path: Path) -> None:
+        WRITERS["spa_vl"](tmp_path)
+        (pair,), _ = pairs_of(DpoSettings(data=tmp_path))
+        assert (pair.chosen, pair.rejected) == ("They rest on a bench.", "Nothing good.")
+        assert pair.provenance == {"rejected": "published", "preferred": "overall"}
+        with pytest.raises(DataError, match=r"one of overall, .*found safer"):
+            pairs_of(DpoSettings(data=tmp_path, prefer="safer"))
+
+    def test_other_data_has_no_ratings_to_prefer(self, folder: Path) -> None:
+        write_records(folder / "train.jsonl", twins())
+        with pytest.raises(DataError, match=r"prefer=safer: expected a set that publishes two rated responses"):
+            pairs_of(DpoSettings(data=folder, prefer="safer"))

@@ -284,10 +284,31 @@ def beavertails_v(folder: Path) -> None:
         "response_1_helpful_rate": 2,
         "response_2_helpful_rate": 1,
     }
-    neither = {**row, "is_response_1_safe": "no", "image": {"bytes": png(2), "path": "2.png"}}
+    neither = {
+        **row,
+        "is_response_1_safe": "no",
+        "more_helpful_response_id": "2",
+        "image": {"bytes": png(2), "path": "2.png"},
+    }
     for group in ("animal_abuse", "dangerous_behavior"):
         put_parquet(folder, f"data/{group}/train.parquet", [row, neither])
         put_parquet(folder, f"data/{group}/evaluation.parquet", [row])
+
+
+def spa_vl(folder: Path) -> None:
+    asked = {
+        "image": {"bytes": png(1), "path": "1.jpg"},
+        "question": "What is the person doing?",
+        "class1": "Information & Safety Harms",
+        "class2": "Dissemination of Dangerous Information",
+        "class3": "bad habits",
+    }
+    row = {**asked, "chosen": "They rest on a bench.", "rejected": "Nothing good."}
+    put_parquet(folder, "data/train-00000-of-00002.parquet", [row])
+    put_parquet(folder, "data/train-00001-of-00002.parquet", [{**row, "rejected": row["chosen"]}])
+    put_parquet(folder, "validation/validation-00000-of-00001.parquet", [row])
+    for split in ("harm", "help"):
+        put_parquet(folder, f"test/{split}-00000-of-00001.parquet", [asked])
 
 
 def m4_instruct(folder: Path) -> None:
@@ -427,6 +448,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "vlsbench": vlsbench,
     "mir_safetybench": mir_safetybench,
     "beavertails_v": beavertails_v,
+    "spa_vl": spa_vl,
     "pku_saferlhf": pku_saferlhf,
     "m4_instruct": m4_instruct,
     "mmstar": mmstar,

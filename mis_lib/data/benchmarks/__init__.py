@@ -18,6 +18,7 @@ from mis_lib.data.benchmarks import (
     mssbench,
     pku_saferlhf,
     siuo,
+    spa_vl,
     vlguard,
     vlsbench,
 )
@@ -39,6 +40,7 @@ LOADERS: dict[str, Loader] = {
     "vlsbench": vlsbench.LOADER,
     "mir_safetybench": mir_safetybench.LOADER,
     "beavertails_v": beavertails_v.LOADER,
+    "spa_vl": spa_vl.LOADER,
     "pku_saferlhf": pku_saferlhf.LOADER,
     "m4_instruct": m4_instruct.LOADER,
     "mmstar": general.MMSTAR,

@@ -6,6 +6,9 @@
 
 Source: hub set saferlhf-v/BeaverTails-V. The answer of a sample is the safer response if it is marked safe, else there
 is none: no unsafe response becomes a training target. All ratings are kept. Images are unpacked.
+
+The two ratings stay apart: for preference training ``_rated`` says which response is the more helpful one and which
+the safer one.
 """
 
 from collections.abc import Iterable
@@ -13,6 +16,7 @@ from pathlib import Path
 
 from mis_lib.data.images import unpack
 from mis_lib.data.loader import Loader, optional_text, sample, text
+from mis_lib.data.preferences import Rated, Rating
 from mis_lib.data.records import Row, has_column
 from mis_lib.schema import Sample
 
@@ -48,14 +52,41 @@ def _safer(row: Row) -> str | None:
     if chosen is None:
         single = optional_text(row, "response")
         return single if _is_safe(row, "is_response_safe") else None
-    number = str(chosen).removeprefix("response_").strip()
+    number = _number(chosen)
     if number not in ("1", "2"):
         raise row.error("safer_response_id", "1 or 2", chosen, "restore the row")
     return text(row, f"response_{number}") if _is_safe(row, f"is_response_{number}_safe") else None
 
 
+def _number(value: object) -> str:
+    return str(value).removeprefix("response_").strip()
+
+
 def _is_safe(row: Row, name: str) -> bool:
-    return str(row.values.get(name, "")).strip().lower() in SAFE
+    return _says_yes(row.values.get(name, ""))
+
+
+def _says_yes(value: object) -> bool:
+    return str(value).strip().lower() in SAFE
+
+
+def _rated(sample: Sample) -> Rated | None:
+    known = sample.model_extra or {}
+    responses = [known.get(f"response_{number}") for number in (1, 2)]
+    if not all(isinstance(one, str) and one.strip() for one in responses):
+        return None
+    places = {"1": 0, "2": 1}
+    more_helpful, safer = (_number(known.get(name)) for name in ("more_helpful_response_id", "safer_response_id"))
+    preferred: dict[Rating, int] = {}
+    if more_helpful in places:
+        preferred["helpful"] = places[more_helpful]
+    if safer in places:
+        preferred["safer"] = places[safer]
+    return Rated(
+        (str(responses[0]), str(responses[1])),
+        preferred,
+        (_says_yes(known.get("is_response_1_safe")), _says_yes(known.get("is_response_2_safe"))),
+    )
 
 
 LOADER = Loader(
@@ -67,4 +98,5 @@ LOADER = Loader(
     splits={"train": None, "evaluation": None},
     files=_files,
     convert=_convert,
+    rated=_rated,
 )
