@@ -24,11 +24,12 @@ from mis_lib.errors import DataError
 from mis_lib.models.adapters import WEIGHTS
 from mis_lib.models.mini.assemble import ADAPTERS, mini_folder
 from mis_lib.recipes.judge import KINDS
-from tools import documents, outcomes
+from tools import documents, outcomes, prose
 from workbench.links import Tab
 
 ROOT = Path(__file__).parent.parent
 MIS = typer.main.get_command(app)
+PAGES = {**prose.pages(), "mis --help": prose.help_text(MIS)}
 
 
 @pytest.mark.parametrize("path", documents.documents(), ids=lambda path: path.name)
@@ -211,3 +212,24 @@ def test_every_rate_has_its_over_refusal_and_nothing_is_lost() -> None:
         unscored = sum(row.counts[name][2] for name in ("asr", "over_refusal") if name in row.counts)
         assert harmful + benign + unscored == sizes[row.split], row
         assert "asr" not in row.counts or "over_refusal" in row.counts
+
+
+# --- sentences and words ---
+
+
+@pytest.mark.parametrize(("name", "text"), PAGES.items(), ids=PAGES.keys())
+def test_long_sentences_and_private_words_do_not_grow(name: str, text: str) -> None:
+    """A document that the file does not name has none. Where one has fewer by now, lower its count."""
+    allowed = json.loads((ROOT / "tests/data/prose.json").read_text())
+    found = prose.read(text)
+    counted = [len(found.long), len(found.private)]
+    limits = allowed.get(name, [0, 0])
+    assert counted[0] <= limits[0], found.long
+    assert counted[1] <= limits[1], sorted(found.private)
+
+
+def test_long_sentences_and_private_words_are_found() -> None:
+    long = " ".join(["word"] * 31)
+    text = f"# No sentence here\nShort. {long}. It stands here, `told`.\n\n```\n{long}\n```\n| {long} |\n"
+    found = prose.read(text)
+    assert (found.sentences, found.long, found.private) == (2, [f"{long}."], ["stands"])
