@@ -229,7 +229,7 @@ def test_long_sentences_and_private_words_do_not_grow(name: str, text: str) -> N
 
 
 def test_long_sentences_and_private_words_are_found() -> None:
-    long = " ".join(["word"] * 31)
+    long = " ".join(["Words"] * 31)
     text = f"# No sentence here\nShort. {long}. It stands here, `told`.\n\n```\n{long}\n```\n| {long} |\n"
     found = prose.read(text)
     assert (found.sentences, found.long, found.private) == (2, [f"{long}."], ["stands"])
