@@ -102,17 +102,17 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     write_atomic(path, "".join(record.model_dump_json() + "\n" for record in records).encode())
 
 
-def write_atomic(path: Path, content: bytes, *, sync: bool = True) -> None:
+def write_atomic(path: Path, content: bytes | Iterable[bytes], *, sync: bool = True) -> None:
     """Replace ``path`` by ``content`` in one step: a reader sees the old file or the new one, never half of it.
 
-    With ``sync`` that outlasts a power cut, not only a kill; it waits for the disk, which many small files cannot
-    afford.
+    Content that comes in parts need not fit into memory. With ``sync`` the new file outlasts a power cut, not only a
+    kill; it waits for the disk, which many small files cannot afford.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # same folder: a rename never crosses file systems
     try:
         with draft.open("xb") as stream:
-            stream.write(content)
+            stream.writelines([content] if isinstance(content, bytes) else content)
             if sync:
                 stream.flush()
                 os.fsync(stream.fileno())

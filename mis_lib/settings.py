@@ -115,13 +115,16 @@ class TableFormat(StrEnum):
     JSON = "json"
 
 
-class TrainerForm(StrEnum):
-    """For which trainer ``mis export`` writes; ``jsonl`` is our own form."""
+class ExportForm(StrEnum):
+    """For which tool ``mis export`` writes: trainers, our own form, evaluators, and ``inspect`` for a run's answers."""
 
     LLAMAFACTORY = "llamafactory"
     SWIFT = "swift"
     TRL = "trl"
     JSONL = "jsonl"
+    VLMEVALKIT = "vlmevalkit"
+    LMMS_EVAL = "lmms_eval"
+    INSPECT = "inspect"
 
 
 class ExportedImages(StrEnum):

@@ -1,4 +1,4 @@
-"""``mis export``: data for other trainers, or as records of this project."""
+"""``mis export``: data for trainers and evaluators, or as records of this project; a run as logs of inspect-ai."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,15 +6,17 @@ from typing import Annotated
 import typer
 
 from mis_lib.cli.options import AsJson
-from mis_lib.settings import ExportedImages, TrainerForm
+from mis_lib.settings import ExportedImages, ExportForm
 
 verbs = typer.Typer()
 
 
 @verbs.command(name="export")
 def export_data(
-    path: Annotated[Path, typer.Option("--input", help="Data file, data folder, or folder of a published set.")],
-    form: Annotated[TrainerForm, typer.Option("--format", help="Which trainer; jsonl: records of this project.")],
+    path: Annotated[
+        Path, typer.Option("--input", help="Data file, data folder, or folder of a published set; inspect: a run.")
+    ],
+    form: Annotated[ExportForm, typer.Option("--format", help="For which tool; jsonl: records of this project.")],
     out: Annotated[Path, typer.Option("--output", help="Folder to write to.")],
     loader: Annotated[
         str | None, typer.Option("--loader", help="Name of the published set (default: recognised by its files)")
@@ -39,7 +41,7 @@ def export_data(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Convert data of any known format or published set for LLaMA-Factory, ms-swift, TRL, or to our JSON Lines."""
+    """Write data for LLaMA-Factory, ms-swift, TRL, VLMEvalKit, lmms-eval or as JSON Lines; a run for inspect-ai."""
     from mis_lib.cli import console
     from mis_lib.recipes.export import export
 

@@ -6,9 +6,9 @@
     jsonl          OUT/NAME.jsonl                      our own records
 
 What the other forms have no field for travels in ``mis``, one JSON text a record, so that columns keep one type;
-``formats.py`` unpacks it. Images are copied under their relative paths, or stay where they are. ``swift`` and ``trl``
-look for them from the working directory. Those trainers end every answer, so a row that is not to teach an end
-(``mask_eos``) goes out as ``jsonl`` only, or is left out on request.
+``formats.py`` unpacks it. What evaluators read is in ``export_tasks.py``. Images are copied under their relative paths,
+or stay where they are. ``swift`` and ``trl`` look for them from the working directory. Those trainers end every answer,
+so a row that is not to teach an end (``mask_eos``) goes out as ``jsonl`` only, or is left out on request.
 """
 
 import json
@@ -21,10 +21,10 @@ from typing import Any
 from mis_lib.data.formats import LATER, PACKED, PLACEHOLDER, SYSTEM, later_exchanges
 from mis_lib.data.images import inside
 from mis_lib.data.records import json_object
-from mis_lib.errors import DataError
+from mis_lib.errors import DataError, ImageError
 from mis_lib.files import write_atomic
 from mis_lib.schema import Record, Sample
-from mis_lib.settings import ExportedImages, TrainerForm
+from mis_lib.settings import ExportedImages, ExportForm
 
 DATASET_INFO = "dataset_info.json"
 MEDIA_TAGS = (PLACEHOLDER, "<video>", "<audio>")  # trainers count them in any text
@@ -35,7 +35,7 @@ MASKED = "mask_eos"
 class Export(Record):
     """What an export wrote, and how it is used."""
 
-    form: TrainerForm
+    form: ExportForm
     file: str
     samples: int
     images: int
@@ -48,7 +48,7 @@ def export(
     samples: list[Sample],
     folder: Path,
     out: Path,
-    form: TrainerForm,
+    form: ExportForm,
     *,
     name: str = "data",
     images: ExportedImages = ExportedImages.COPY,
@@ -80,10 +80,10 @@ def export(
     try:
         if images is ExportedImages.COPY:
             for image in shown:
-                _copy(folder, out, image)
-        file = out / (f"{name}.json" if form is TrainerForm.LLAMAFACTORY else f"{name}.jsonl")
-        write_atomic(file, _document(records) if form is TrainerForm.LLAMAFACTORY else _lines(records))
-        if form is TrainerForm.LLAMAFACTORY:
+                copy_image(folder, out, image)
+        file = out / (f"{name}.json" if form is ExportForm.LLAMAFACTORY else f"{name}.jsonl")
+        write_atomic(file, _document(records) if form is ExportForm.LLAMAFACTORY else _lines(records))
+        if form is ExportForm.LLAMAFACTORY:
             _register(out / DATASET_INFO, name, file.name)
     except OSError as error:
         raise DataError(f"{out}: expected to write there, found: {error.strerror}; name another folder") from error
@@ -134,20 +134,20 @@ def to_jsonl(sample: Sample) -> dict[str, Any]:
     return sample.model_dump(mode="json")
 
 
-_WRITERS: Mapping[TrainerForm, Callable[[Sample], dict[str, Any]]] = {
-    TrainerForm.LLAMAFACTORY: to_llamafactory,
-    TrainerForm.SWIFT: to_swift,
-    TrainerForm.TRL: to_trl,
-    TrainerForm.JSONL: to_jsonl,
+_WRITERS: Mapping[ExportForm, Callable[[Sample], dict[str, Any]]] = {
+    ExportForm.LLAMAFACTORY: to_llamafactory,
+    ExportForm.SWIFT: to_swift,
+    ExportForm.TRL: to_trl,
+    ExportForm.JSONL: to_jsonl,
 }
 
 
-def _carried(samples: list[Sample], form: TrainerForm, *, leave_out_masked: bool) -> list[Sample]:
+def _carried(samples: list[Sample], form: ExportForm, *, leave_out_masked: bool) -> list[Sample]:
     """The samples to write: a trainer that ends every answer would learn to stop where a masked one breaks off."""
     masked = [sample for sample in samples if (sample.model_extra or {}).get(MASKED)]
     if leave_out_masked:
         return [sample for sample in samples if not (sample.model_extra or {}).get(MASKED)]
-    if masked and form is not TrainerForm.JSONL:
+    if masked and form is not ExportForm.JSONL:
         raise DataError(
             f"expected answers with their end, found {MASKED} in {len(masked):,} of {len(samples):,} rows, first in "
             f"{masked[0].id!r}: trainers of {form} would learn that end too; leave them out (--leave_out_masked), "
@@ -158,11 +158,15 @@ def _carried(samples: list[Sample], form: TrainerForm, *, leave_out_masked: bool
 
 def _texts(sample: Sample) -> tuple[str, str]:
     """Question and answer."""
-    return _sayable(sample, "question", sample.question), _sayable(sample, "answer", sample.answer)
+    return sayable(sample, "question", sample.question), sayable(sample, "answer", sample.answer)
 
 
-def _sayable(sample: Sample, field: str, words: object) -> str:
-    """A text, if a trainer can be given it."""
+def sayable(sample: Sample, field: str, words: object) -> str:
+    """A text of a sample that another tool can be given.
+
+    Raises:
+        DataError: there is none, or it holds a tag that other tools read as an image, video or sound.
+    """
     if not isinstance(words, str) or not words.strip():
         fix = "write it, or export as jsonl"
         raise DataError(f"sample {sample.id}: field {field!r}: expected a text to train on, found {words!r:.80}; {fix}")
@@ -175,12 +179,12 @@ def _sayable(sample: Sample, field: str, words: object) -> str:
 def _later(sample: Sample) -> list[dict[str, str]]:
     """Turns after the first answer: user and assistant, the assistant last."""
     said = [turn for one in later_exchanges(sample) for turn in zip(("user", "assistant"), one, strict=True)]
-    return [{"role": role, "content": _sayable(sample, LATER, words)} for role, words in said]
+    return [{"role": role, "content": sayable(sample, LATER, words)} for role, words in said]
 
 
 def _system(sample: Sample) -> str:
     words = (sample.model_extra or {}).get(SYSTEM)
-    return _sayable(sample, SYSTEM, words) if words else ""
+    return sayable(sample, SYSTEM, words) if words else ""
 
 
 def _packed(sample: Sample) -> dict[str, str]:
@@ -202,9 +206,28 @@ def _lines(records: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
 
 
-def _copy(folder: Path, out: Path, image: str) -> None:
-    """Copy one image; one that is there already must be the same."""
-    source, target = inside(folder, image), inside(out, image)
+def image_file(folder: Path, image: str) -> Path:
+    """The path of an image that is there.
+
+    Raises:
+        DataError: the name leaves the folder.
+        ImageError: there is no such file.
+    """
+    path = inside(folder, image)
+    if not path.is_file():
+        raise ImageError(f"{path}: expected an image file, found none; fetch it, or name its folder (--image_folder)")
+    return path
+
+
+def copy_image(folder: Path, out: Path, image: str) -> None:
+    """Copy one image under its relative path.
+
+    Raises:
+        DataError: ``out`` holds another image of that name, or the name leaves a folder.
+        ImageError: the image is not there.
+        OSError: ``out`` cannot be written.
+    """
+    source, target = image_file(folder, image), inside(out, image)
     if target.is_file():
         if not target.samefile(source) and not cmp(source, target, shallow=False):
             raise DataError(f"{target}: expected {image}, found another image of that name; name another output folder")
@@ -221,12 +244,12 @@ def _register(path: Path, name: str, file: str) -> None:
     write_atomic(path, (json.dumps({**known, name: entry}, ensure_ascii=False, indent=2) + "\n").encode())
 
 
-def _usage(form: TrainerForm, file: Path, media: Path) -> str:
+def _usage(form: ExportForm, file: Path, media: Path) -> str:
     at, here = media.resolve(), file.resolve()
     return {
-        TrainerForm.LLAMAFACTORY: f"llamafactory-cli train: dataset: {file.stem}, dataset_dir: {here.parent}, "
+        ExportForm.LLAMAFACTORY: f"llamafactory-cli train: dataset: {file.stem}, dataset_dir: {here.parent}, "
         f"media_dir: {at}",
-        TrainerForm.SWIFT: f"ROOT_IMAGE_DIR={at} swift sft --dataset {here}",
-        TrainerForm.TRL: f"cd {at}; datasets.load_dataset('json', data_files='{here}'), images as Sequence(Image())",
-        TrainerForm.JSONL: f"datasets.load_dataset('json', data_files='{here}'); images are relative to {at}",
+        ExportForm.SWIFT: f"ROOT_IMAGE_DIR={at} swift sft --dataset {here}",
+        ExportForm.TRL: f"cd {at}; datasets.load_dataset('json', data_files='{here}'), images as Sequence(Image())",
+        ExportForm.JSONL: f"datasets.load_dataset('json', data_files='{here}'); images are relative to {at}",
     }[form]

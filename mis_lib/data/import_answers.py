@@ -3,7 +3,7 @@
     {"prompt", "predict", "label"}                  LLaMA-Factory's generated_predictions.jsonl
     {"response", "messages", "images", ...}         ms-swift's infer results
     {"index", "question", "prediction", ...}        VLMEvalKit, as TSV (its own .xlsx cuts long cells)
-    {"doc_id", "resps", "filtered_resps", "input"}  lmms-eval's samples; of the two the raw answer counts
+    {"doc_id", "doc", "resps", "filtered_resps"}    lmms-eval's samples; of the two the raw answer counts
     {"samples": [{"id", "input", "output"}]}        a JSON log of inspect-ai
     {"question", "image_path1", "response", ...}    MIS's own inference scripts
     {"id", "response"}                              anybody's, as JSON Lines, CSV, TSV or parquet
@@ -146,15 +146,17 @@ def _given(row: Row, field: str | None) -> Given:
         )
     text, reason = _answer(row, name, values[name])
     found = values.get("finish_reason", reason)
-    ids = (values[name] for name in IDS if isinstance(values.get(name), str | int))
-    prompt = next((_words(values[name]) for name in PROMPTS if name in values), "")
+    row_asked = values["doc"] if isinstance(values.get("doc"), Mapping) else {}  # lmms-eval: the task's own row
+    said = {**row_asked, **values}
+    ids = (said[name] for name in IDS if isinstance(said.get(name), str | int))
+    prompt = next((_words(said[name]) for name in PROMPTS if name in said), "")
     return Given(
         row,
         text,
         REASONS.get(found, found) if isinstance(found, str) and found else UNKNOWN,
         next(map(str, ids), None),
         _plain(prompt),
-        tuple(_images(values)),
+        tuple(_images(said)),
     )
 
 

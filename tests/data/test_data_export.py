@@ -18,11 +18,11 @@ from mis_lib.data.sources import find_source, load
 from mis_lib.errors import DataError
 from mis_lib.files import read_records, write_records
 from mis_lib.schema import Sample
-from mis_lib.settings import ExportedImages, TrainerForm
+from mis_lib.settings import ExportedImages, ExportForm
 
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 NAMES = ("images/a.png", "images/b.png", "images/c.png")
-FORMS = list(TrainerForm)
+FORMS = [ExportForm.LLAMAFACTORY, ExportForm.SWIFT, ExportForm.TRL, ExportForm.JSONL]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def samples(draw: st.DrawFn) -> Sample:
 @settings(max_examples=40)
 @given(data=st.lists(samples(), min_size=1, max_size=4, unique_by=lambda sample: sample.id))
 def test_samples_come_back_as_they_went_out(
-    pictures: Path, tmp_path_factory: pytest.TempPathFactory, form: TrainerForm, data: list[Sample]
+    pictures: Path, tmp_path_factory: pytest.TempPathFactory, form: ExportForm, data: list[Sample]
 ) -> None:
     out = tmp_path_factory.getbasetemp() / f"back-{form}"
     made = export(data, pictures, out, form)
@@ -88,7 +88,7 @@ def test_samples_come_back_as_they_went_out(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_published_sets_go_out_and_come_back(tmp_path: Path, form: TrainerForm) -> None:
+def test_published_sets_go_out_and_come_back(tmp_path: Path, form: ExportForm) -> None:
     WRITERS["m4_instruct"](tmp_path / "m4")  # several turns
     WRITERS["beavertails_v"](tmp_path / "beavertails")  # unpacked images, unknown fields
     for name in ("m4", "beavertails"):
@@ -100,7 +100,7 @@ def test_published_sets_go_out_and_come_back(tmp_path: Path, form: TrainerForm) 
 
 def test_an_edit_of_the_exported_text_comes_back(tmp_path: Path) -> None:
     data = our_samples(tmp_path)
-    made = Path(export(data, tmp_path, tmp_path / "out", TrainerForm.SWIFT).file)
+    made = Path(export(data, tmp_path, tmp_path / "out", ExportForm.SWIFT).file)
     made.write_text(made.read_text().replace("No: it burns.", "No, it melts."))
     changed = load(find_source(made))
     assert changed == [data[0], data[1].model_copy(update={"answer": "No, it melts."}), data[2]]
@@ -111,7 +111,7 @@ def test_an_edit_of_the_exported_text_comes_back(tmp_path: Path) -> None:
 
 def test_llamafactory_gets_a_list_and_its_entry(tmp_path: Path) -> None:
     put_json(tmp_path, "out/dataset_info.json", {"other": {"file_name": "other.json"}})
-    made = export(our_samples(tmp_path), tmp_path, tmp_path / "out", TrainerForm.LLAMAFACTORY, name="mine")
+    made = export(our_samples(tmp_path), tmp_path, tmp_path / "out", ExportForm.LLAMAFACTORY, name="mine")
     entry = json.loads((tmp_path / "out/dataset_info.json").read_text())
     assert entry["other"] == {"file_name": "other.json"}
     assert entry["mine"] == {
@@ -139,7 +139,7 @@ def test_trainers_count_as_many_placeholders_as_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_datasets_reads_every_export(tmp_path: Path, form: TrainerForm) -> None:
+def test_datasets_reads_every_export(tmp_path: Path, form: ExportForm) -> None:
     from datasets import load_dataset
 
     data = our_samples(tmp_path)
@@ -152,7 +152,7 @@ def test_datasets_reads_every_export(tmp_path: Path, form: TrainerForm) -> None:
 def test_datasets_opens_the_images_from_the_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from datasets import Image, Sequence, load_dataset
 
-    made = export(our_samples(tmp_path), tmp_path, tmp_path / "out", TrainerForm.TRL)
+    made = export(our_samples(tmp_path), tmp_path, tmp_path / "out", ExportForm.TRL)
     monkeypatch.chdir(tmp_path / "out")
     table = load_dataset("json", data_files=Path(made.file).name, split="train", cache_dir=str(tmp_path / "cache"))
     shown = table.cast_column("images", Sequence(Image()))
@@ -178,7 +178,7 @@ def test_datasets_reads_mis_mini(tmp_path: Path) -> None:
 # ---------- what is refused
 
 
-@pytest.mark.parametrize("form", [TrainerForm.LLAMAFACTORY, TrainerForm.SWIFT, TrainerForm.TRL])
+@pytest.mark.parametrize("form", [ExportForm.LLAMAFACTORY, ExportForm.SWIFT, ExportForm.TRL])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -196,7 +196,7 @@ def test_datasets_reads_mis_mini(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_trainer_cannot_be_given_is_refused(
-    tmp_path: Path, form: TrainerForm, change: dict[str, Any], message: str
+    tmp_path: Path, form: ExportForm, change: dict[str, Any], message: str
 ) -> None:
     data = [Sample.model_validate({**sample.model_dump(), **change}) for sample in our_samples(tmp_path)]
     with pytest.raises(DataError, match=message.replace("(", r"\(")):
@@ -209,8 +209,8 @@ def masked_first(folder: Path) -> list[Sample]:
     return [first.model_copy(update={"mask_eos": True}), *others]
 
 
-@pytest.mark.parametrize("form", [TrainerForm.LLAMAFACTORY, TrainerForm.SWIFT, TrainerForm.TRL])
-def test_an_end_that_is_not_to_be_learned_is_never_exported_as_one_that_is(tmp_path: Path, form: TrainerForm) -> None:
+@pytest.mark.parametrize("form", [ExportForm.LLAMAFACTORY, ExportForm.SWIFT, ExportForm.TRL])
+def test_an_end_that_is_not_to_be_learned_is_never_exported_as_one_that_is(tmp_path: Path, form: ExportForm) -> None:
     data = masked_first(tmp_path)
     with pytest.raises(DataError, match=r"found mask_eos in 1 of 3 rows, first in 'pair': .*--leave_out_masked"):
         export(data, tmp_path, tmp_path / "out", form)
@@ -224,13 +224,13 @@ def test_an_end_that_is_not_to_be_learned_is_never_exported_as_one_that_is(tmp_p
 
 def test_our_records_keep_what_is_masked(tmp_path: Path) -> None:
     data = masked_first(tmp_path)
-    made = export(data, tmp_path, tmp_path / "out", TrainerForm.JSONL)
+    made = export(data, tmp_path, tmp_path / "out", ExportForm.JSONL)
     assert read_records(Path(made.file), Sample) == data and made.left_out == 0
 
 
 def test_samples_without_an_answer_go_out_as_our_records(tmp_path: Path) -> None:
     data = [sample.model_copy(update={"answer": None}) for sample in our_samples(tmp_path)]
-    made = export(data, tmp_path, tmp_path / "out", TrainerForm.JSONL)
+    made = export(data, tmp_path, tmp_path / "out", ExportForm.JSONL)
     assert read_records(Path(made.file), Sample) == data
 
 
@@ -238,7 +238,7 @@ def test_another_image_of_the_same_name_is_not_overwritten(tmp_path: Path) -> No
     data = our_samples(tmp_path)
     put(tmp_path / "out", NAMES[1], png(99))
     with pytest.raises(DataError, match=r"expected images/b.png, found another image of that name"):
-        export(data, tmp_path, tmp_path / "out", TrainerForm.JSONL)
+        export(data, tmp_path, tmp_path / "out", ExportForm.JSONL)
     assert (tmp_path / "out" / NAMES[1]).read_bytes() == png(99)
     assert not (tmp_path / "out" / "data.jsonl").exists()
 
@@ -249,21 +249,21 @@ def test_images_are_not_written_through_a_link_out_of_the_output(tmp_path: Path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "images").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="symbolic link"):
-        export(data, tmp_path / "in", tmp_path / "out", TrainerForm.JSONL)
+        export(data, tmp_path / "in", tmp_path / "out", ExportForm.JSONL)
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_images_may_stay_where_they_are(tmp_path: Path) -> None:
-    made = export(our_samples(tmp_path), tmp_path, tmp_path / "out", TrainerForm.SWIFT, images=ExportedImages.KEEP)
+    made = export(our_samples(tmp_path), tmp_path, tmp_path / "out", ExportForm.SWIFT, images=ExportedImages.KEEP)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["data.jsonl"]
     assert f"ROOT_IMAGE_DIR={tmp_path.resolve()} " in made.usage
 
 
 def test_nothing_to_export_and_a_taken_name_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected samples to export"):
-        export([], tmp_path, tmp_path, TrainerForm.JSONL)
+        export([], tmp_path, tmp_path, ExportForm.JSONL)
     with pytest.raises(DataError, match="found that of LLaMA-Factory's list"):
-        export(our_samples(tmp_path), tmp_path, tmp_path / "out", TrainerForm.LLAMAFACTORY, name="dataset_info")
+        export(our_samples(tmp_path), tmp_path, tmp_path / "out", ExportForm.LLAMAFACTORY, name="dataset_info")
 
 
 # ---------- mis export
