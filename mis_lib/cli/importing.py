@@ -16,7 +16,13 @@ verbs = typer.Typer()
 )
 def import_answers(
     ctx: typer.Context,
-    answers: Annotated[list[str], typer.Option("--answers", help="VARIANT=FILE with the answers of each model.")],
+    answers: Annotated[
+        list[str] | None, typer.Option("--answers", help="VARIANT=FILE with the answers of each model.")
+    ] = None,
+    published: Annotated[
+        bool,
+        typer.Option("--published", help="The answers that the set of --data publishes, with people's labels (MSTS)."),
+    ] = False,
     field: Annotated[
         str | None, typer.Option("--field", help="Field that holds the answer (default: recognised)")
     ] = None,
@@ -31,7 +37,10 @@ def import_answers(
     from mis_lib.recipes.import_answers import import_answers as run_import
     from mis_lib.recipes.settings import GenerateSettings
 
-    files = {variant: Path(file) for variant, file in named_values("--answers", answers, what="FILE").items()}
+    if published:
+        _import_published(ctx, answers, name, tag, as_json=as_json)
+        return
+    files = {variant: Path(file) for variant, file in named_values("--answers", answers or [], what="FILE").items()}
     settings = resolve(ctx, GenerateSettings, name=name, variants=list(files))
     done = run_import(files, settings, field=field, tag=tag)
     if as_json:
@@ -51,3 +60,21 @@ def import_answers(
         console.out.print(f"in {done.run.folder}", highlight=False, soft_wrap=True)
     if done.empty:
         raise typer.Exit(FAILED_ITEMS)
+
+
+def _import_published(ctx: typer.Context, answers: object, name: str, tag: str | None, *, as_json: bool) -> None:
+    from mis_lib.cli import console
+    from mis_lib.errors import SettingsError
+    from mis_lib.recipes.import_answers import import_published
+    from mis_lib.recipes.settings import GenerateSettings
+
+    if answers:
+        raise SettingsError("--published: expected no --answers with it, since the set has them; leave one out")
+    done = import_published(resolve(ctx, GenerateSettings, name=name), tag=tag)
+    if as_json:
+        console.print_json({**done._asdict(), "run": str(done.run.folder)})
+        return
+    for variant, count in done.answers.items():
+        console.out.print(f"{variant}: {count:,} answers", highlight=False, soft_wrap=True)
+    console.out.print(f"labels: {done.labels:,}, of which {done.added:,} are new", highlight=False, soft_wrap=True)
+    console.out.print(f"in {done.run.folder}", highlight=False, soft_wrap=True)

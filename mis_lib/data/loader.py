@@ -12,16 +12,36 @@ Fields that a set has and ``Sample`` has not are kept under their own names; whe
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from mis_lib.data.preferences import Rated
 from mis_lib.data.records import Row, Rows, read_table, reported
 from mis_lib.errors import DataError
-from mis_lib.schema import Sample
+from mis_lib.schema import Outcome, Sample
 
 RESERVED = frozenset(Sample.model_fields)
+
+
+class PersonsLabel(NamedTuple):
+    """What one person called a published answer; ``comment`` is the authors' class and the person's note."""
+
+    author: str
+    outcome: Outcome
+    comment: str
+
+
+class Labelled(NamedTuple):
+    """A published answer that people have labelled."""
+
+    sample: Sample
+    """As it was asked."""
+    model: str
+    answer: str
+    labels: tuple[PersonsLabel, ...]
+    final: PersonsLabel | None = None
+    """What settled it, where several people labelled it."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,8 @@ class Loader:
     """Whether other sets have files of these names, so that a name alone does not identify it."""
     rated: Callable[[Sample], Rated | None] | None = field(default=None, repr=False)
     """Two rated responses of a sample, in sets that publish them; ``None`` for a sample without."""
+    labelled: Callable[[Path, str], Iterable[Labelled]] | None = field(default=None, repr=False)
+    """The published answers of a split with people's labels, in sets that have them; raises as ``load``."""
 
     def available(self, folder: Path) -> list[str]:
         """The splits whose files are in a folder."""

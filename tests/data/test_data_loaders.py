@@ -13,6 +13,7 @@ import pytest
 from support.published import WRITERS, put, put_images, put_json, put_lines, put_parquet, put_table
 
 from mis_lib.data.benchmarks import LOADERS, fetch_instructions, find_loader, recognise
+from mis_lib.data.benchmarks.msts import LANGUAGES
 from mis_lib.data.loader import Loader
 from mis_lib.data.preflight import preflight
 from mis_lib.data.sources import find_source, load
@@ -32,6 +33,10 @@ SAMPLES = {
     "mossbench": {"test": 2, "contrast": 1},
     "vlsbench": {"test": 2},
     "mir_safetybench": {"test": 2},
+    "holisafe": {"test": 2},
+    "usb": {"base": 2, "hard": 1},
+    "vlsu": {"safe": 1, "borderline": 1, "unsafe": 1},
+    "msts": {"english": 2} | dict.fromkeys(LANGUAGES[1:], 1),
     "beavertails_v": {"train": 4, "evaluation": 2},
     "spa_vl": {"train": 2, "validation": 1, "harm": 1, "help": 1},
     "pku_saferlhf": {"train": 5, "test": 2},
@@ -276,6 +281,28 @@ def test_mir_safetybench_has_two_to_four_images(tmp_path: Path) -> None:
     edit(tmp_path, "Privacy/Temporal_Jump_final.json", lambda rows: rows[0].update(images=rows[0]["images"][:1]))
     with pytest.raises(DataError, match="field 'images': expected 2 to 4 images"):
         read(tmp_path, "mir_safetybench", "test")
+
+
+def test_the_last_letter_of_holisafe_decides(published: Callable[[str], Path], tmp_path: Path) -> None:
+    together = {one.type: one.harmful for one in read(published("holisafe"), "holisafe", "test")}  # type: ignore[attr-defined]
+    assert together == {"SSS": False, "SSU": True}
+    WRITERS["holisafe"](tmp_path)
+    edit(tmp_path, "holisafe_bench.json", lambda rows: rows[1].update(type="SU"))
+    with pytest.raises(DataError, match="row 2: field 'type': expected three letters S or U"):
+        read(tmp_path, "holisafe", "test")
+
+
+def test_usb_names_where_the_risk_is_and_its_look_alikes_are_benign(published: Callable[[str], Path]) -> None:
+    risky, look_alike = read(published("usb"), "usb", "base")
+    assert (risky.harmful, risky.combination, risky.category) == (True, "RIST", "Public Safety")  # type: ignore[attr-defined]
+    assert (look_alike.harmful, hasattr(look_alike, "combination")) == (False, False)
+
+
+def test_vlsu_has_a_split_for_each_grade_and_borderline_is_to_be_answered(published: Callable[[str], Path]) -> None:
+    found = {split: read(published("vlsu"), "vlsu", split)[0] for split in ("safe", "borderline", "unsafe")}
+    assert {split: one.harmful for split, one in found.items()} == {"safe": False, "borderline": False, "unsafe": True}
+    assert found["borderline"].images == ["images/0000-borderline.png"]
+    assert (found["safe"].category, found["unsafe"].category) == (None, "C10: Weapons and Dangerous Objects")
 
 
 def test_beavertails_trains_on_safe_responses_only(published: Callable[[str], Path]) -> None:

@@ -9,6 +9,7 @@ from mis_lib.data.benchmarks import (
     beavertails_v,
     figstep,
     general,
+    holisafe,
     jailbreakv,
     m4_instruct,
     mir_safetybench,
@@ -16,11 +17,14 @@ from mis_lib.data.benchmarks import (
     mm_safetybench,
     mossbench,
     mssbench,
+    msts,
     pku_saferlhf,
     siuo,
     spa_vl,
+    usb,
     vlguard,
     vlsbench,
+    vlsu,
 )
 from mis_lib.data.formats import form_of
 from mis_lib.data.loader import Loader
@@ -39,6 +43,10 @@ LOADERS: dict[str, Loader] = {
     "mossbench": mossbench.LOADER,
     "vlsbench": vlsbench.LOADER,
     "mir_safetybench": mir_safetybench.LOADER,
+    "holisafe": holisafe.LOADER,
+    "usb": usb.LOADER,
+    "vlsu": vlsu.LOADER,
+    "msts": msts.LOADER,
     "beavertails_v": beavertails_v.LOADER,
     "spa_vl": spa_vl.LOADER,
     "pku_saferlhf": pku_saferlhf.LOADER,
