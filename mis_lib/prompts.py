@@ -1,7 +1,7 @@
 """The one place that turns a question about images into chat messages, for training and generation alike.
 
-All images come before the text, in order, as in the paper's inference scripts (DripNowhy/MIS, evaluation/). Each
-model's chat template decides how images are numbered inside the prompt.
+All images of a turn come before its text, in order, as in the paper's inference scripts (DripNowhy/MIS, evaluation/).
+Each model's chat template decides how images are numbered inside the prompt.
 """
 
 import ctypes
@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
@@ -40,6 +40,15 @@ KNOWN_SPECIAL_TOKENS = (
 """What common templates and processors read as something else than text; for models whose tokenizer is not at hand."""
 
 
+class Past(NamedTuple):
+    """One exchange before a question."""
+
+    question: str
+    answer: str
+    images: int = 0
+    """How many of the dialogue's images it shows: the next ones in order."""
+
+
 def user_message(images: Sequence[Any], question: str) -> Message:
     """One user turn in transformers' typed-content form; ``images`` are PIL images, paths or placeholders, in order."""
     content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
@@ -56,22 +65,60 @@ def system_message(text: str) -> Message:
     return {"role": "system", "content": [{"type": "text", "text": text}]}
 
 
-def to_messages(images: Sequence[Any], question: str, answer: str | None = None, *, system: str = "") -> list[Message]:
-    """Messages for a question about images; a system turn before it and an answer after it, where they are given."""
-    turns = [*([system_message(system)] if system else []), user_message(images, question)]
+def to_messages(
+    images: Sequence[Any],
+    question: str,
+    answer: str | None = None,
+    *,
+    system: str = "",
+    history: Sequence[Past] = (),
+) -> list[Message]:
+    """Messages for a question about images; a system turn before it and an answer after it, where they are given.
+
+    ``images`` are those of all turns, in order; what no exchange of the ``history`` shows belongs to the question.
+    """
+    turns, left = [system_message(system)] if system else [], list(images)
+    for past in history:
+        turns += [user_message(left[: past.images], past.question), assistant_message(past.answer)]
+        left = left[past.images :]
+    turns.append(user_message(left, question))
     return turns if answer is None else [*turns, assistant_message(answer)]
 
 
-def read_by(processor: Any, images: Sequence[Any], question: str, system: str = "") -> list[Message]:
+def read_by(
+    processor: Any, images: Sequence[Any], question: str, system: str = "", history: Sequence[Past] = ()
+) -> list[Message]:
     """The turns of a question as the chat template of a processor can print them, without special tokens.
 
-    A template that prints no system turn (LLaVA-1.5's) finds the system prompt before the question, in the user's turn.
+    A template that prints no system turn (LLaVA-1.5's) finds the system prompt before the first question, in the user's
+    turn; one that prints no typed parts of an earlier answer finds it as a string.
     """
     special = special_tokens(processor)
     question, system = as_plain_text(question, special), as_plain_text(system, special)
+    history = [
+        Past(as_plain_text(past.question, special), as_plain_text(past.answer, special), past.images)
+        for past in history
+    ]
     if system and not reads_system(processor):
-        question, system = f"{system}\n\n{question}", ""
-    return to_messages(images, question, system=system)
+        if history:
+            history[0] = history[0]._replace(question=f"{system}\n\n{history[0].question}")
+        else:
+            question = f"{system}\n\n{question}"
+        system = ""
+    turns = to_messages(images, question, system=system, history=history)
+    if history and not _reads_parts_of_answers(processor):
+        return [
+            {**turn, "content": turn["content"][0]["text"]} if turn["role"] == "assistant" else turn for turn in turns
+        ]
+    return turns
+
+
+def _reads_parts_of_answers(processor: Any) -> bool:
+    """Whether the chat template of a processor prints the typed parts of an assistant's turn."""
+    try:
+        return TRIAL in apply_template(processor, to_messages([None], "?", TRIAL), tokenize=False)
+    except ModelError:
+        return False
 
 
 def reads_system(processor: Any) -> bool:

@@ -62,11 +62,23 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class EarlierTurn(Record):
+    """What was asked before a sample's question, and the answer if the row fixes it."""
+
+    question: str = Field(min_length=1)
+    images: int = Field(default=0, ge=0)
+    """How many of the sample's images this turn shows: the next ones in order."""
+    answer: str | None = Field(default=None, min_length=1)
+    """``None``: the model that is asked answers, and goes on from its own answer."""
+
+
 class Sample(Record):
     """One item: an ordered list of images, a question, and what is known about them.
 
-    The list is empty in a row of text. ``answer`` is the target text for training (safety CoT or plain help),
-    ``objects`` what each image shows, in order, ``twin_id`` the counterpart with the opposite ``harmful``.
+    The list is empty in a row of text. In a dialogue ``history`` holds the turns before the question, and ``images``
+    those of all turns, in order; what no earlier turn shows belongs to the question. ``answer`` is the target text for
+    training (safety CoT or plain help), ``objects`` what each image shows, in order, ``twin_id`` the counterpart with
+    the opposite ``harmful``.
     ``provenance`` holds stage, teacher, seed and content hashes. Unknown keys are kept, so that reading and writing a
     foreign data set loses nothing.
     """
@@ -76,6 +88,7 @@ class Sample(Record):
     id: str
     question: str
     images: list[str]
+    history: list[EarlierTurn] = Field(default=[], exclude_if=lambda value: not value)
     category: str | None = None
     sub_category: str | None = None
     split: str = Split.TRAIN
@@ -92,6 +105,22 @@ class Sample(Record):
                 f"expected one object name per image, found {len(self.objects)} for {len(self.images)} images"
             )
         return self
+
+    @model_validator(mode="after")
+    def _earlier_turns_show_its_images(self) -> Self:
+        shown = sum(turn.images for turn in self.history)
+        if shown > len(self.images):
+            raise ValueError(f"expected at most {len(self.images)} images in earlier turns, found {shown}")
+        return self
+
+    @property
+    def images_of_turns(self) -> list[list[str]]:
+        """The images of each turn, the question's last."""
+        left, found = list(self.images), []
+        for turn in self.history:
+            found.append(left[: turn.images])
+            left = left[turn.images :]
+        return [*found, left]
 
 
 class Step(Record):
@@ -110,8 +139,21 @@ class Step(Record):
     """That the model generated."""
 
 
+class Reply(Record):
+    """The answer to an earlier turn of a dialogue, as the next turn found it."""
+
+    text: str
+    """Without a thought."""
+    finish_reason: str
+    """As in ``Response``, or "given": the row fixes it."""
+    thought: str = Field(default="", exclude_if=lambda value: not value)
+
+
 class Response(Record):
-    """What one variant (base or a tuned adapter) said to one sample, and what it cost."""
+    """What one variant (base or a tuned adapter) said to one sample, and what it cost.
+
+    In a dialogue, ``text`` answers the last question, and ``earlier`` holds an answer for each turn before it.
+    """
 
     sample_id: str
     variant: str
@@ -130,6 +172,8 @@ class Response(Record):
     """Digest of everything that the answer follows from (``generate.keys``); empty where it is not known."""
     steps: tuple[Step, ...] = Field(default=(), exclude_if=lambda value: not value)
     """How a defence came to the text; ``tokens`` and ``seconds`` are of all of them."""
+    earlier: tuple[Reply, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Of a dialogue, whose turns ``tokens`` and ``seconds`` count together. Fewer than the turns where it broke off."""
 
 
 class Verdict(Record):

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mis_lib.data.findings import Finding, Kind
-from mis_lib.data.formats import LATER_TURNS, Form, View
+from mis_lib.data.formats import EARLIER_ANSWERS, LATER_TURNS, Form, View
 from mis_lib.data.images import Headers
 from mis_lib.data.mixtures import BLACK
 from mis_lib.errors import close_to
@@ -26,6 +26,10 @@ NOT_SHOWN = {
     LATER_TURNS: (
         "fine-tuning learns their answers too, but DPO and RAFT do not, and no model is asked them",
         "leave them, or make a separate row of each question that is to be asked",
+    ),
+    EARLIER_ANSWERS: (
+        "training takes them as context and learns the last answer alone",
+        "leave them, or make a separate row of each answer that is to be learned",
     ),
 }
 SPECIAL_TOKEN = re.compile(

@@ -16,9 +16,9 @@ import shutil
 from collections.abc import Callable, Mapping
 from filecmp import cmp
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mis_lib.data.formats import LATER, PACKED, PLACEHOLDER, SYSTEM, later_exchanges
+from mis_lib.data.formats import HISTORY, LATER, PACKED, PLACEHOLDER, SYSTEM, later_exchanges
 from mis_lib.data.images import inside
 from mis_lib.data.records import json_object
 from mis_lib.errors import DataError, ImageError
@@ -28,7 +28,7 @@ from mis_lib.settings import ExportedImages, ExportForm
 
 DATASET_INFO = "dataset_info.json"
 MEDIA_TAGS = (PLACEHOLDER, "<video>", "<audio>")  # trainers count them in any text
-SAID = ("id", "question", "answer", "images")
+SAID = ("id", "question", "answer", "images", HISTORY)
 MASKED = "mask_eos"
 
 
@@ -94,10 +94,8 @@ def export(
 
 def to_llamafactory(sample: Sample) -> dict[str, Any]:
     """ShareGPT conversations with placeholders; the system prompt has a separate column."""
-    question, answer = _texts(sample)
-    turns = [{"from": "human", "value": PLACEHOLDER * len(sample.images) + question}, {"from": "gpt", "value": answer}]
     speakers = {"user": "human", "assistant": "gpt"}
-    turns += [{"from": speakers[turn["role"]], "value": turn["content"]} for turn in _later(sample)]
+    turns = [{"from": speakers[one.role], "value": PLACEHOLDER * one.images + one.text} for one in _turns(sample)]
     return {
         "id": sample.id,
         "conversations": turns,
@@ -109,23 +107,16 @@ def to_llamafactory(sample: Sample) -> dict[str, Any]:
 
 def to_swift(sample: Sample) -> dict[str, Any]:
     """Chat messages with placeholders."""
-    question, answer = _texts(sample)
-    asked = {"role": "user", "content": PLACEHOLDER * len(sample.images) + question}
     system = [{"role": "system", "content": words}] if (words := _system(sample)) else []
-    messages = [*system, asked, {"role": "assistant", "content": answer}, *_later(sample)]
+    turns = [{"role": one.role, "content": PLACEHOLDER * one.images + one.text} for one in _turns(sample)]
+    messages = [*system, *turns]
     return {"id": sample.id, "messages": messages, "images": sample.images, **_packed(sample)}
 
 
 def to_trl(sample: Sample) -> dict[str, Any]:
     """Prompt and completion with typed parts; of a longer dialogue only the last answer is the completion."""
-    question, answer = _texts(sample)
     system = [_typed("system", words)] if (words := _system(sample)) else []
-    asked = {
-        "role": "user",
-        "content": [*({"type": "image"} for _ in sample.images), {"type": "text", "text": question}],
-    }
-    later = [_typed(turn["role"], turn["content"]) for turn in _later(sample)]
-    turns = [*system, asked, _typed("assistant", answer), *later]
+    turns = [*system, *(_typed(one.role, one.text, one.images) for one in _turns(sample))]
     return {"id": sample.id, "prompt": turns[:-1], "completion": turns[-1:], "images": sample.images, **_packed(sample)}
 
 
@@ -156,9 +147,26 @@ def _carried(samples: list[Sample], form: ExportForm, *, leave_out_masked: bool)
     return samples
 
 
-def _texts(sample: Sample) -> tuple[str, str]:
-    """Question and answer."""
-    return sayable(sample, "question", sample.question), sayable(sample, "answer", sample.answer)
+class _Turn(NamedTuple):
+    """One turn as a trainer is given it."""
+
+    role: str
+    text: str
+    images: int = 0
+
+
+def _turns(sample: Sample) -> list[_Turn]:
+    """All turns of a sample: its history, question and answer, and what follows them."""
+    asked = [(turn.question, turn.answer, turn.images) for turn in sample.history]
+    asked.append((sample.question, sample.answer, len(sample.images_of_turns[-1])))
+    names = [(HISTORY, HISTORY)] * len(sample.history) + [("question", "answer")]
+    found = []
+    for (question, answer, images), (asks, says) in zip(asked, names, strict=True):
+        found += [
+            _Turn("user", sayable(sample, asks, question), images),
+            _Turn("assistant", sayable(sample, says, answer)),
+        ]
+    return [*found, *(_Turn(turn["role"], turn["content"]) for turn in _later(sample))]
 
 
 def sayable(sample: Sample, field: str, words: object) -> str:
@@ -191,11 +199,13 @@ def _packed(sample: Sample) -> dict[str, str]:
     """All that the form has no field for, as one text."""
     said = {*SAID, *([LATER] if _later(sample) else []), *([SYSTEM] if _system(sample) else [])}
     rest = {key: value for key, value in sample.model_dump(mode="json").items() if key not in said}
+    if sample.history:
+        rest[HISTORY] = [turn.images for turn in sample.history]
     return {PACKED: json.dumps(rest, ensure_ascii=False)}
 
 
-def _typed(role: str, words: str) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "text", "text": words}]}
+def _typed(role: str, words: str, images: int = 0) -> dict[str, Any]:
+    return {"role": role, "content": [*({"type": "image"} for _ in range(images)), {"type": "text", "text": words}]}
 
 
 def _document(records: list[dict[str, Any]]) -> bytes:

@@ -26,7 +26,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mis_lib.data import lmms_eval_task
 from mis_lib.data.export import Export, copy_image, image_file, sayable
-from mis_lib.data.formats import LATER, SYSTEM
+from mis_lib.data.formats import HISTORY, LATER, SYSTEM
 from mis_lib.data.images import ORIENTATION
 from mis_lib.errors import DataError
 from mis_lib.files import load_image, write_atomic
@@ -82,8 +82,8 @@ def export_task(
 def _check(sample: Sample) -> None:
     """Refuse a row that these tools would ask otherwise than it is written, or not at all."""
     sayable(sample, "question", sample.question)
-    extra = sample.model_extra or {}
-    found = next((field for field in (LATER, SYSTEM) if extra.get(field)), None)
+    known = {**(sample.model_extra or {}), HISTORY: sample.history}
+    found = next((field for field in (HISTORY, LATER, SYSTEM) if known.get(field)), None)
     if found is not None:
         raise DataError(f"sample {sample.id}: expected one question, found {found}, which has no column; leave it out")
     if not sample.images:

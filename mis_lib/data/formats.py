@@ -8,8 +8,10 @@
 
 A row of text has ``"images": []``; a dialogue may leave the field out, as LLaVA's do.
 
-``parse`` goes on after a fault, so that a check reports all of them; ``to_sample`` raises the first. Turns after the
-first answer are kept in ``later_turns``, a system prompt in ``system_prompt``. What ``export.py`` packed into ``mis``
+``parse`` goes on after a fault, so that a check reports all of them; ``to_sample`` raises the first. A dialogue that
+ends with a question, or shows images after its first one, is asked and learned at its last question: the turns before
+it are the sample's ``history``. Of any other one the first question is the sample's, and the turns after its answer are
+kept in ``later_turns``. A system prompt is kept in ``system_prompt``. What ``export.py`` packed into ``mis``
 is unpacked, so that a sample comes back as it went out.
 """
 
@@ -37,8 +39,8 @@ PLACEHOLDER = "<image>"
 PACKED = "mis"
 SOURCE = "file"  # provenance of records that no published set claims
 SYSTEM = "system_prompt"
-LATER, SEGMENTS = "later_turns", "segments"
-LATER_TURNS = "later turns"
+LATER, SEGMENTS, HISTORY = "later_turns", "segments", "history"
+LATER_TURNS, EARLIER_ANSWERS = "later turns", "answers to earlier questions"
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 SPLITS = frozenset([*(split.value for split in Split), *BESIDE.values(), EVERYDAY])
 _SHOWN = 60
@@ -79,12 +81,15 @@ class View:
     twin_id: str | None = None
     mask_eos: bool = False
     not_shown: list[str] = field(default_factory=list)
-    """What the row holds and no model is asked with: ``LATER_TURNS``, which fine-tuning learns."""
+    """What the row holds and one use leaves out: ``LATER_TURNS`` are not asked, ``EARLIER_ANSWERS`` not learned."""
     system: str = ""
     exchanges: int = 1
     """Questions, each with its answer."""
     later: str = ""
-    """What our own form keeps of later turns, which ``question`` and ``answer`` hold in the others."""
+    """What our own form keeps of later turns and of answers in the history.
+
+    ``question`` and ``answer`` hold them in the others.
+    """
     sample: Sample | None = None
     """What is trained and asked; None where there are errors."""
     findings: list[Finding] = field(default_factory=list)
@@ -195,15 +200,16 @@ def view_of(sample: Sample, file: str, row: int) -> View:
     seen = View(Row(Path(file), row, {}), Form.SAMPLE, answer=sample.answer, images=sample.images, sample=sample)
     seen.place = Location(file, row, printable(sample.id))
     seen.question = sample.question.replace(PLACEHOLDER, "").strip()
-    without_placeholders(seen, [sample.question], len(sample.images))
+    without_placeholders(seen, [sample.question], len(sample.images_of_turns[-1]))
     _beside_the_first_exchange(seen, extra, SYSTEM)
+    _before_the_question(seen, sample)
     _labels(seen, {**extra, **{name: getattr(sample, name) for name in ("twin_id", "harmful", *_LABELS)}})
     _texts_say_something(seen)
     return seen
 
 
 def without_placeholders(
-    seen: View, texts: list[str], images: int, *, name: str = "question", needed: bool = False
+    seen: View, texts: list[str], images: int, *, name: str = "question", needed: bool = False, in_turns: bool = False
 ) -> list[str]:
     """The texts with placeholders taken out, or numbered where they are within a text (``[image 2]``).
 
@@ -216,6 +222,7 @@ def without_placeholders(
         images: how many images the record has.
         name: the field that holds them, for messages.
         needed: whether the form asks for a placeholder for each image.
+        in_turns: whether each text shows its own images, not the first one all of them.
     """
     found = sum(words.count(PLACEHOLDER) for words in texts)
     if found != images and (found or needed):
@@ -224,7 +231,9 @@ def without_placeholders(
         fix = fix if images else f"name the images, or take {PLACEHOLDER} out"
         seen.refuse(Kind.PLACEHOLDER_COUNT, name, expected, f"{found} of them", fix, words=str(found))
         return texts
-    clean = _fold(texts, images) if found else texts
+    clean = texts
+    if found:
+        clean = _fold_turns(texts) if in_turns else _fold(texts, images)
     if not clean[0].strip():
         fix = "write the question, or remove the row"
         seen.refuse(Kind.EMPTY_TEXT, "question", "a question", texts[0], fix)
@@ -307,7 +316,7 @@ class _Reader(NamedTuple):
         seen, values = self.seen, self.seen.row.values
         is_ours = _is_ours(seen)
         images = self._images("images" if is_ours else "image", values, is_ours=is_ours)
-        question = self._question(len(images))
+        question = self._question(len(images) - _shown_in(values.get(HISTORY)))
         answer = values.get("answer")
         if isinstance(answer, str):
             seen.answer = answer
@@ -357,19 +366,27 @@ class _Reader(NamedTuple):
         are_read = not any(found.field.startswith(tuple(names)) for found in seen.findings)
         images, used = self._images_of_dialogue(carried)
         system, turns = self._in_order(turns, names[0]) if are_read else (None, turns)
+        shown = _shown_before(turns, len(images)) if packed is None else self._packed_history(packed, len(turns))
+        first = 2 * len(shown)  # the turn that asks the sample's question
         asked = [turn.text for turn in turns if turn.role == "user"]
         said = [turn.text for turn in turns if turn.role == "assistant"]
         seen.question = "\n".join(asked).replace(PLACEHOLDER, "").strip()
         seen.answer = "\n".join(said) if said else None
         seen.exchanges = max(1, len(asked))
         seen.system = system or ""
-        if len(turns) > 2:
+        if len(turns) > first + 2:
             seen.not_shown.append(LATER_TURNS)
+        if shown and len(turns) > first + 1:
+            seen.not_shown.append(EARLIER_ANSWERS)
         texts = [turn.text for turn in turns] or [""]
         if are_read and (images or self._is_text):
-            texts = self._texts(texts, len(images), names[0], is_packed=packed is not None)
-        later = [{"role": turn.role, "content": words} for turn, words in zip(turns[2:], texts[2:], strict=True)]
-        rest = {name: value for name, value in ((SYSTEM, system), (LATER, later)) if value}
+            texts = self._texts(texts, len(images), names[0], shown, is_packed=packed is not None)
+        history = [
+            {"question": texts[2 * at], "images": count, "answer": texts[2 * at + 1]} for at, count in enumerate(shown)
+        ]
+        spoken, texts = turns[first:], texts[first:]
+        later = [{"role": turn.role, "content": words} for turn, words in zip(spoken[2:], texts[2:], strict=True)]
+        rest = {name: value for name, value in ((SYSTEM, system), (LATER, later), (HISTORY, history)) if value}
         rest |= {"question": texts[0], "answer": texts[1] if len(texts) > 1 else None, "images": images}
         if packed is not None:
             return {**packed, **rest, "id": values.get("id")}
@@ -529,16 +546,35 @@ class _Reader(NamedTuple):
             seen.note(Kind.MISSING_FIELD, name, message, "add the assistant's turn")
         return system, spoken
 
-    def _texts(self, texts: list[str], images: int, name: str, *, is_packed: bool) -> list[str]:
-        """The texts without placeholders; those of our own exports to the letter."""
+    def _texts(self, texts: list[str], images: int, name: str, shown: Sequence[int], *, is_packed: bool) -> list[str]:
+        """The texts without placeholders; those of our own exports to the letter.
+
+        ``shown``: the images of each turn before the question.
+        """
         if not is_packed:
             needed = self.seen.form is Form.CONVERSATIONS
-            return without_placeholders(self.seen, texts, images, name=name, needed=needed)
-        tags = PLACEHOLDER * images
-        if not texts[0].startswith(tags) or sum(words.count(PLACEHOLDER) for words in texts) != images:
-            expected, fix = f"{tags} before it, as exported", "write one for each image"
-            self.seen.refuse(Kind.PLACEHOLDER_COUNT, name, expected, texts[0], fix)
-        return [texts[0].removeprefix(tags), *texts[1:]]
+            return without_placeholders(self.seen, texts, images, name=name, needed=needed, in_turns=bool(shown))
+        found = list(texts)
+        for turn, count in enumerate((*shown, images - sum(shown))):
+            tags = PLACEHOLDER * count
+            if not texts[2 * turn].startswith(tags):
+                expected, fix = f"{tags} before it, as exported", "write one for each image"
+                self.seen.refuse(Kind.PLACEHOLDER_COUNT, name, expected, texts[2 * turn], fix)
+            found[2 * turn] = texts[2 * turn].removeprefix(tags)
+        if more := sum(words.count(PLACEHOLDER) for words in found):
+            expected = f"{images} {PLACEHOLDER}, as exported"
+            self.seen.refuse(Kind.PLACEHOLDER_COUNT, name, expected, images + more, "write one for each image")
+        return found
+
+    def _packed_history(self, packed: Mapping[str, Any], turns: int) -> list[int]:
+        """The images of each turn before the question, as ``export.py`` packed them."""
+        counts = packed.get(HISTORY, [])
+        if isinstance(counts, list) and all(isinstance(one, int) for one in counts) and 2 * len(counts) < turns:
+            return counts
+        fix = "export again, or remove the field"
+        expected = "the number of images of each turn before the question"
+        self.seen.refuse(Kind.MALFORMED, PACKED, expected, counts, fix)
+        return []
 
     def _unpacked(self) -> Mapping[str, Any] | None:
         """What ``export.py`` packed into a record; None if it comes from elsewhere."""
@@ -576,12 +612,18 @@ class _Reader(NamedTuple):
             self.seen.errors.append(unfit)
         if not self.seen.errors:
             self.seen.sample = made
+        if _is_ours(self.seen):
+            _before_the_question(self.seen, made)
 
     def _refuse_invalid(self, loc: tuple[int | str, ...], kind: str, message: str, found: Any) -> None:
         if not loc:
-            expected, found = message.removeprefix("Value error, expected "), self.seen.row.values.get("objects")
-            fix = "name what each image shows, in order, or leave the field out"
-            self.seen.refuse(Kind.OBJECT_COUNT, "objects", expected, found, fix)
+            expected, values = message.removeprefix("Value error, expected "), self.seen.row.values
+            if "earlier turns" not in message:
+                fix = "name what each image shows, in order, or leave the field out"
+                self.seen.refuse(Kind.OBJECT_COUNT, "objects", expected, values.get("objects"), fix)
+            elif not self.seen.errors:
+                fix = "give each turn the number of its images"
+                self.seen.refuse(Kind.TURNS, HISTORY, expected, values.get(HISTORY), fix)
             return
         root, *rest = (str(part) for part in loc)
         name = root + "".join(f"[{part}]" for part in rest)
@@ -593,7 +635,7 @@ class _Reader(NamedTuple):
         self.seen.refuse(missing, name, expected, None if kind == "missing" else found, "correct it")
 
 
-def _fold(texts: list[str], images: int) -> list[str]:
+def _fold(texts: list[str], images: int, first: int = 1) -> list[str]:
     question, *others = texts
     before = _BEFORE.match(question)
     if before and before.group().count(PLACEHOLDER) == images:
@@ -603,8 +645,50 @@ def _fold(texts: list[str], images: int) -> list[str]:
         rest, after = rest.removesuffix(PLACEHOLDER).rstrip(), after + 1
     if after == images:
         return [rest.strip(), *others]
-    numbers = iter(range(1, images + 1))
+    numbers = iter(range(first, first + images))
     return [re.sub(_TAG, lambda _: f"[image {next(numbers)}]", words) for words in texts]
+
+
+def _fold_turns(texts: list[str]) -> list[str]:
+    """As ``_fold`` for each text and its own images; numbers within a text count those of all."""
+    found, first = [], 1
+    for words in texts:
+        count = words.count(PLACEHOLDER)
+        found += _fold([words], count, first) if count else [words]
+        first += count
+    return found
+
+
+def _shown_before(turns: Sequence[Turn], images: int) -> list[int]:
+    """The images of each question before the last one, where a dialogue has a history.
+
+    Images that no turn marks belong to the first question.
+    """
+    if any(turn.role != ("user", "assistant")[at % 2] for at, turn in enumerate(turns)):
+        return []  # refused already
+    asked = [turn.text.count(PLACEHOLDER) for turn in turns if turn.role == "user"]
+    ends_asking = len(turns) > 1 and turns[-1].role == "user"
+    if ends_asking and not any(asked):
+        asked[0] = images
+    return asked[:-1] if ends_asking or any(asked[1:]) else []
+
+
+def _shown_in(history: Any) -> int:
+    """The images of a history, as far as it is one."""
+    counts = [turn.get("images", 0) for turn in history if isinstance(turn, dict)] if isinstance(history, list) else []
+    return sum(count for count in counts if isinstance(count, int))
+
+
+def _before_the_question(seen: View, sample: Sample) -> None:
+    """The history of our own form."""
+    if not sample.history:
+        return
+    seen.question = "\n".join([*(turn.question for turn in sample.history), seen.question])
+    seen.exchanges += len(sample.history)
+    said = [turn.answer for turn in sample.history if turn.answer]
+    seen.later = "\n".join(filter(None, [*said, seen.later]))
+    if said and sample.answer and EARLIER_ANSWERS not in seen.not_shown:
+        seen.not_shown.append(EARLIER_ANSWERS)
 
 
 def _no_form(seen: View) -> None:

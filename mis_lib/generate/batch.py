@@ -4,7 +4,7 @@ The order of work depends on the prompts alone, so that every process and every 
 prompts come first: a batch that does not fit in memory fails at once, and rows of one batch have similar lengths.
 Batches are cut by a budget of tokens (``plan_batches``). All variants answer a sample in the same batch where their
 adapters can be mixed, so that images are encoded once; the others one after the other. Rows whose answer has ended
-leave the batch.
+leave the batch. The dialogues of a batch go on together, turn by turn, each variant from its own answers.
 
 A batch's answers are written at once, so a kill leaves all of them or none, and a resumed run ends with the texts of an
 uninterrupted one, also in bfloat16, where the other rows of a batch can decide a close call. A variant of which some
@@ -33,13 +33,13 @@ from mis_lib.generate.defences import (
     Ruled,
     Said,
     answer_together,
-    defend,
+    converse,
     response_of,
 )
 from mis_lib.generate.engine import Engine, use_adapter
 from mis_lib.generate.prompting import BARE, Prompting
 from mis_lib.models.load import LoadedModel
-from mis_lib.prompts import apply_template, known_variables, read_by
+from mis_lib.prompts import Past, apply_template, known_variables, read_by
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import GenerationSettings
 
@@ -66,6 +66,18 @@ class Answer(NamedTuple):
     text: str
     tokens: int
     finish_reason: str
+
+
+class Asked(NamedTuple):
+    """What one row of a batch asks."""
+
+    question: str
+    system: str = ""
+    history: Sequence[Past] = ()
+
+
+AskRows = Callable[[Sequence[Sequence[Any]], Sequence[Asked], Sequence[int]], list[Answer]]
+"""Answers rows of images, questions and seeds in one batch, under one adapter."""
 
 
 class Shard(NamedTuple):
@@ -128,7 +140,8 @@ def generate(
         kinds = _by_prompting(variants, prompting)
         lengths = None
         if batch_tokens is not None:
-            lengths = _longest([prompt_lengths(samples, data_dir, engine, variables, kind) for kind in kinds])
+            each = settings.max_new_tokens
+            lengths = _longest([prompt_lengths(samples, data_dir, engine, variables, kind, each) for kind in kinds])
         longest = settings.max_new_tokens * (
             2 if any(kind.defence for kind in kinds) else 1
         )  # it may ask with an answer
@@ -171,68 +184,84 @@ def answer_batch(
     found: dict[str, list[Response]] = {}
     for kind, names in _by_prompting(variants, prompting).items():
         started = time.perf_counter()
-        rows: dict[str, list[Defended]] = {}
-        if kind.defence is None:
-            asked = [kind.asked(sample.question, system_prompt(sample)) for sample in samples]
-            answered = _by_each(images, asked, engine, [variants[name] for name in names], settings, seeds)
-            rows = {name: [Defended(Said(*row), ()) for row in answered[variants[name]]] for name in names}
-        else:
+        rows: dict[tuple[str, int], Defended] = {}
+        single = [at for at, one in enumerate(samples) if kind.defence is None and not one.history]
+        if single:
+            asked = [Asked(*kind.asked(samples[at].question, system_prompt(samples[at]))) for at in single]
+            shown, dice = [images[at] for at in single], [seeds[at] for at in single]
+            answered = _by_each(shown, asked, engine, [variants[name] for name in names], settings, dice)
             for name in names:
-                rows[name] = _defended(samples, images, engine, variants[name], settings, seeds, kind, guards.get(name))
+                for at, row in zip(single, answered[variants[name]], strict=True):
+                    rows[name, at] = Defended(Said(*row), ())
+        others = [at for at in range(len(samples)) if at not in single]
+        for name in names if others else []:
+
+            def ask(shown: Any, asked: Any, dice: Any, adapter: str | None = variants[name]) -> list[Answer]:
+                return _by_each(shown, asked, engine, [adapter], settings, dice)[adapter]
+
+            picked = [(samples[at], images[at], seeds[at]) for at in others]
+            stepwise = _step_by_step(picked, ask, kind, guards.get(name))
+            rows.update({(name, at): row for at, row in zip(others, stepwise, strict=True)})
         seconds = round((time.perf_counter() - started) / len(samples) / len(names), 4)
         for name in names:
-            found[name] = [
-                response_of(sample.id, name, one, seconds) for sample, one in zip(samples, rows[name], strict=True)
-            ]
+            found[name] = [response_of(one.id, name, rows[name, at], seconds) for at, one in enumerate(samples)]
     return [response for name in variants for response in found[name]]
+
+
+def answer_active(
+    samples: Sequence[Sample], data_dir: Path, model: LoadedModel, settings: GenerationSettings, variant: str
+) -> list[Response]:
+    """Answers of one batch under the adapter that is active, as during training; seconds are not measured."""
+    engine = Engine(model, pack=False, mix=False)
+
+    def ask(shown: Any, asked: Sequence[Asked], dice: Any) -> list[Answer]:
+        return answer_rows(shown, asked, engine, [None], settings, dice)[0]
+
+    picked = [(one, [load_image(data_dir / name) for name in one.images], settings.seed) for one in samples]
+    rows = _step_by_step(picked, ask, BARE, None)
+    return [response_of(sample.id, variant, row, 0) for sample, row in zip(samples, rows, strict=True)]
 
 
 def _by_each(
     images: Sequence[Sequence[Any]],
-    asked: Sequence[tuple[str, str]],
+    asked: Sequence[Asked],
     engine: Engine,
     adapters: Sequence[str | None],
     settings: GenerationSettings,
     seeds: Sequence[int],
 ) -> dict[str | None, list[Answer]]:
-    """The answers under each adapter to questions with their system prompts."""
-    questions, systems = [question for question, _ in asked], [system for _, system in asked]
+    """The answers under each adapter."""
     rows: dict[str | None, list[Answer]] = {}
     for together in engine.passes(adapters):
         if engine.can_mix(together[0]):
-            answered = answer_rows(images, questions, engine, together, settings, seeds, systems)
+            answered = answer_rows(images, asked, engine, together, settings, seeds)
         else:
             with use_adapter(engine.model, together[0]):
-                answered = answer_rows(images, questions, engine, [None], settings, seeds, systems)
+                answered = answer_rows(images, asked, engine, [None], settings, seeds)
         rows.update(zip(together, answered, strict=True))
     return rows
 
 
-def _defended(
-    samples: Sequence[Sample],
-    images: Sequence[Sequence[Any]],
-    engine: Engine,
-    adapter: str | None,
-    settings: GenerationSettings,
-    seeds: Sequence[int],
-    prompting: Prompting,
-    guard: Guard | None,
+def _step_by_step(
+    picked: Sequence[tuple[Sample, Sequence[Any], int]], ask_rows: AskRows, prompting: Prompting, guard: Guard | None
 ) -> list[Defended]:
-    """The answers of one variant through its defence; what one step asks of all samples is a batch."""
+    """The answers to samples with their images and seeds, through turns and defence.
+
+    What one step asks of all samples is a batch.
+    """
 
     def ask(asks: Mapping[int, Ask]) -> dict[int, Said]:
-        shown = [images[place] if one.shows_images else [] for place, one in asks.items()]
-        asked = [(one.question, one.system) for one in asks.values()]
-        rows = _by_each(shown, asked, engine, [adapter], settings, [seeds[place] for place in asks])[adapter]
+        shown = [one.shown(picked[place][1]) for place, one in asks.items()]
+        asked = [Asked(one.question, one.system, one.before) for one in asks.values()]
+        rows = ask_rows(shown, asked, [picked[place][2] for place in asks])
         return {place: Said(*row) for place, row in zip(asks, rows, strict=True)}
 
     def check(checks: Mapping[int, Check]) -> dict[int, Ruled]:
         if guard is None:
             raise SettingsError(f"defence: expected a guard for {prompting.defence}, found none")
-        return dict(zip(checks, guard([(samples[place], one) for place, one in checks.items()]), strict=True))
+        return dict(zip(checks, guard([(picked[place][0], one) for place, one in checks.items()]), strict=True))
 
-    flows = [defend(prompting, one.question, system_prompt(one), len(one.images)) for one in samples]
-    return answer_together(flows, ask, check)
+    return answer_together([converse(prompting, sample) for sample, _, _ in picked], ask, check)
 
 
 def answer(
@@ -247,21 +276,20 @@ def answer(
         settings: length and sampling.
     """
     engine = Engine(model, pack=False, mix=False)
-    return answer_rows(images, questions, engine, [None], settings, [settings.seed] * len(questions))[0]
+    asked = [Asked(question) for question in questions]
+    return answer_rows(images, asked, engine, [None], settings, [settings.seed] * len(questions))[0]
 
 
 def answer_rows(
     images: Sequence[Sequence[Any]],
-    questions: Sequence[str],
+    asked: Sequence[Asked],
     engine: Engine,
     adapters: Sequence[str | None],
     settings: GenerationSettings,
     seeds: Sequence[int],
-    systems: Sequence[str] | None = None,
 ) -> list[list[Answer]]:
     """The answer of every adapter to every prompt, from one batch of prompts x adapters; a list for each adapter.
 
-    ``systems`` are the prompts' system prompts.
     Where answers depend on the numbers of images in a batch (``Engine.sees_padding_images``), it is a batch for each.
 
     Raises:
@@ -272,18 +300,23 @@ def answer_rows(
         found: dict[int, list[Answer]] = {}  # by row
         for number in sorted(numbers):
             alike = [row for row, shown in enumerate(images) if len(shown) == number]
-            shown, asked = [images[row] for row in alike], [questions[row] for row in alike]
-            dice, told = [seeds[row] for row in alike], systems and [systems[row] for row in alike]
-            answered = answer_rows(shown, asked, engine, adapters, settings, dice, told)
+            shown, put = [images[row] for row in alike], [asked[row] for row in alike]
+            answered = answer_rows(shown, put, engine, adapters, settings, [seeds[row] for row in alike])
             found |= {row: [one[at] for one in answered] for at, row in enumerate(alike)}
         return [[found[row][place] for row in range(len(images))] for place in range(len(adapters))]
     copies = 1 if len(adapters) == 1 or engine.shares_images else len(adapters)
-    variables = settings.chat_template_kwargs
     inputs = prompts(
-        images, questions, engine.processor, engine.network, copies=copies, variables=variables, systems=systems
+        images,
+        [one.question for one in asked],
+        engine.processor,
+        engine.network,
+        copies=copies,
+        variables=settings.chat_template_kwargs,
+        systems=[one.system for one in asked],
+        histories=[one.history for one in asked],
     )
     opening = begun(inputs, engine.processor)
-    rows = [(prompt, number) for prompt in range(len(questions)) for number in range(len(adapters))]
+    rows = [(prompt, number) for prompt in range(len(asked)) for number in range(len(adapters))]
     written: list[list[int]] = [[] for _ in rows]
     ends, alive = engine.ends, list(range(len(rows)))  # alive: the rows that the next list of tokens belongs to
     steps = engine.mixed(
@@ -362,9 +395,11 @@ def prompt_lengths(
     engine: Engine,
     variables: Mapping[str, Any] | None = None,
     prompting: Prompting = BARE,
+    answer: int = 0,
 ) -> dict[str, int]:
     """Tokens of each sample's prompt: its text by the model's template and tokenizer, its images by their sizes.
 
+    Of a dialogue it is the prompt of the last turn, with ``answer`` tokens for each earlier answer of the model.
     An image whose header cannot be read counts as nothing; it is named when it is opened.
     """
     processor, count = engine.processor, _counting(engine)
@@ -372,7 +407,7 @@ def prompt_lengths(
     texts = [
         apply_template(
             processor,
-            read_by(processor, [None] * len(sample.images), *prompting.asked(sample.question, system_prompt(sample))),
+            _whole_prompt(processor, sample, prompting),
             add_generation_prompt=True,
             tokenize=False,
             **known,
@@ -383,9 +418,20 @@ def prompt_lengths(
         texts = [text.replace(image_token, "") for text in texts]
     encoded = processor.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     return {
-        sample.id: len(tokens) + _image_tokens(sample, data_dir, count)
+        sample.id: len(tokens) + _image_tokens(sample, data_dir, count) + answer * _to_be_answered(sample)
         for sample, tokens in zip(samples, encoded, strict=True)
     }
+
+
+def _whole_prompt(processor: Any, sample: Sample, prompting: Prompting) -> list[Any]:
+    """The messages of a sample's last turn, with None for each image and nothing for answers that are not given."""
+    before = [Past(prompting.asked(turn.question)[0], turn.answer or "", turn.images) for turn in sample.history]
+    asked = prompting.asked(sample.question, system_prompt(sample))
+    return read_by(processor, [None] * len(sample.images), *asked, before)
+
+
+def _to_be_answered(sample: Sample) -> int:
+    return sum(turn.answer is None for turn in sample.history)
 
 
 def _by_prompting(variants: Iterable[str], prompting: Mapping[str, Prompting]) -> dict[Prompting, list[str]]:

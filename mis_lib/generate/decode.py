@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import Cache, DynamicCache, DynamicLayer
 
 from mis_lib.generate.cpu import Threads
-from mis_lib.prompts import apply_template, known_variables, read_by
+from mis_lib.prompts import Past, apply_template, known_variables, read_by
 from mis_lib.settings import GenerationSettings
 from mis_lib.text.thoughts import opened_by
 
@@ -113,16 +113,17 @@ def prompts(
     copies: int = 1,
     variables: Mapping[str, Any] | None = None,
     systems: Sequence[str] | None = None,
+    histories: Sequence[Sequence[Past]] | None = None,
 ) -> Any:
     """The processor's output for a batch of prompts, each so many times, on the network's device and in its type.
 
     Padded on the left: the last position of every row is the last prompt token, from which the answer begins.
-    ``variables`` are those of the chat template that it reads, ``systems`` each row's system prompt.
+    ``variables`` are those of the chat template that it reads, ``systems`` each row's system prompt, ``histories`` what
+    was asked and answered before each question; ``images`` are those of all turns.
     """
+    told, before = systems or [""] * len(questions), histories or [()] * len(questions)
     messages = [
-        read_by(processor, row, question, system)
-        for row, question, system in zip(images, questions, systems or [""] * len(questions), strict=True)
-        for _ in range(copies)
+        read_by(processor, *row) for row in zip(images, questions, told, before, strict=True) for _ in range(copies)
     ]
     return apply_template(
         processor,

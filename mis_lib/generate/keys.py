@@ -54,8 +54,10 @@ class AnswerKeys:
         images = [self._digest(name) for name in sample.images]
         question, system = self._prompting.get(variant, BARE).asked(sample.question, system_prompt(sample))
         messages = to_messages(images, question, system=system)
-        defence = {"defence": self._defences[variant]} if variant in self._defences else {}
-        return answer_key(self._model, self._variants[variant], messages, {**self._settings, **defence})
+        more = {"defence": self._defences[variant]} if variant in self._defences else {}
+        if sample.history:
+            more["history"] = [turn.model_dump(mode="json") for turn in sample.history]
+        return answer_key(self._model, self._variants[variant], messages, {**self._settings, **more})
 
     def _digest(self, name: str) -> str:
         if name not in self._images:

@@ -52,12 +52,11 @@ from mis_lib.clients.openai import (
 )
 from mis_lib.clients.protocol import CannotAnswer, ClientError, Unavailable
 from mis_lib.clients.replies import check_chunk
-from mis_lib.data.formats import system_prompt
 from mis_lib.errors import ImageError, SettingsError
 from mis_lib.generate.columns import CheckedEngine, Column
-from mis_lib.generate.defences import Ask, Check, Defended, Ruled, Said, ServedGuard, answer_alone, defend, response_of
+from mis_lib.generate.defences import Ask, Check, Ruled, Said, ServedGuard, answer_alone, converse, response_of
 from mis_lib.generate.prompting import BARE, Prompting
-from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, as_plain_text
+from mis_lib.prompts import KNOWN_SPECIAL_TOKENS, Past, as_plain_text
 from mis_lib.schema import Response, Sample
 from mis_lib.settings import IMAGE_PIXELS, GenerationSettings, ImagesAs
 from mis_lib.text.thoughts import written
@@ -364,10 +363,23 @@ class ServedEngine(CheckedEngine):
         )
 
 
-def messages(urls: Sequence[str], question: str, system: str = "") -> list[dict[str, Any]]:
-    """The turn that asks ``question`` about the images at ``urls``, which precede it; a system turn before it."""
-    question, system = (as_plain_text(text, KNOWN_SPECIAL_TOKENS) for text in (question, system))
-    return [*([{"role": "system", "content": system}] if system else []), image_message(urls, question)]
+def messages(
+    urls: Sequence[str], question: str, system: str = "", history: Sequence[Past] = ()
+) -> list[dict[str, Any]]:
+    """The turn that asks ``question`` about its images, which precede it; a system turn and the history before it.
+
+    ``urls`` are those of all turns, in order.
+    """
+
+    def plain(text: str) -> str:
+        return as_plain_text(text, KNOWN_SPECIAL_TOKENS)
+
+    turns, left = [{"role": "system", "content": plain(system)}] if system else [], list(urls)
+    for past in history:
+        turns.append(image_message(left[: past.images], plain(past.question)))
+        turns.append({"role": "assistant", "content": plain(past.answer)})
+        left = left[past.images :]
+    return [*turns, image_message(left, plain(question))]
 
 
 def _needed(settings: GenerationSettings) -> dict[str, Any]:
@@ -401,10 +413,10 @@ class _Asker(NamedTuple):
         files = [self.data_dir / name for name in self.sample.images]
         return await asyncio.to_thread(lambda: [_url(file, self.sends) for file in files])
 
-    async def say(self, urls: Sequence[str], question: str, system: str) -> Said:
+    async def say(self, urls: Sequence[str], one: Ask) -> Said:
         settings = self.settings
         optional: dict[str, Any] = {"temperature": settings.temperature, "seed": settings.seed_for(self.sample.id)}
-        asked = messages(urls, question, system)
+        asked = messages(one.shown(urls), one.question, one.system, one.before)
         try:
             reply = await self.caller.chat(self.model, asked, settings.max_new_tokens, optional, **_needed(settings))
             found = completion_of(reply)
@@ -416,20 +428,17 @@ class _Asker(NamedTuple):
 
 async def _answer(asker: _Asker, variant: str, prompting: Prompting, guard: ServedGuard | None) -> Response:
     started, sample = time.perf_counter(), asker.sample
-    urls, system = await asker.urls(), system_prompt(sample)
+    urls = await asker.urls()
 
     async def ask(one: Ask) -> Said:
-        return await asker.say(urls if one.shows_images else [], one.question, one.system)
+        return await asker.say(urls, one)
 
     async def check(one: Check) -> Ruled:
         if guard is None:
             raise SettingsError(f"defence: expected a guard for {prompting.defence}, found none")
         return await guard(sample, one)
 
-    if prompting.defence is None:
-        found = Defended(await asker.say(urls, *prompting.asked(sample.question, system)), ())
-    else:
-        found = await answer_alone(defend(prompting, sample.question, system, len(urls)), ask, check)
+    found = await answer_alone(converse(prompting, sample), ask, check)
     return response_of(sample.id, variant, found, round(time.perf_counter() - started, 4))
 
 

@@ -2,7 +2,8 @@
 
     trained_on.json in its folder: {"items": ["0123456789abcdef", ...]}
 
-One digest an item: of its question and of the content of its images, whatever their order and the item's id.
+One digest an item: of its question, of what was asked before it, and of the content of its images, whatever their
+order and the item's id.
 """
 
 from collections.abc import Collection, Iterable
@@ -43,7 +44,13 @@ def item_digests(items: Iterable[tuple[Sample, Path]]) -> list[str]:
             raise ImageError(f"{path}: expected an image file, found: {error.strerror}; check the path") from error
 
     return [
-        digest_json([sample.question, sorted(content(folder / name) for name in sample.images)])[:DIGITS]
+        digest_json(
+            [
+                sample.question,
+                sorted(content(folder / name) for name in sample.images),
+                *([turn.question, turn.answer] for turn in sample.history),
+            ]
+        )[:DIGITS]
         for sample, folder in items
     ]
 

@@ -46,8 +46,9 @@ class Answered(NamedTuple):
 
     @property
     def cut(self) -> int:
-        """How many answers the token limit ended."""
-        return sum(one.finish_reason == "length" for one in self.responses)
+        """How many answers the token limit ended; of a dialogue, any of them."""
+        ends = ([one.finish_reason, *(turn.finish_reason for turn in one.earlier)] for one in self.responses)
+        return sum("length" in reasons for reasons in ends)
 
     @property
     def cut_in_thought(self) -> int:

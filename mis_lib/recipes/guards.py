@@ -18,7 +18,7 @@ from mis_lib.generate.prompting import Prompting
 from mis_lib.judge.guard import GuardJudge
 from mis_lib.judge.protocol import Judge, JudgeInput
 from mis_lib.recipes.judge import ALONE, judge_settings, open_judges
-from mis_lib.schema import Outcome, Sample
+from mis_lib.schema import EarlierTurn, Outcome, Sample
 
 T = TypeVar("T")
 
@@ -82,7 +82,11 @@ async def ruled(judge: Judge, data: Path, sample: Sample, check: Check) -> Ruled
     Raises:
         ClientError: the judge cannot be asked.
     """
-    seen = Sample(id=sample.id, question=check.question, images=sample.images, harmful=True)
+    history = [
+        EarlierTurn(question=past.question, images=past.images, answer=past.answer or None) for past in check.history
+    ]
+    images = sample.images[: check.images + sum(past.images for past in check.history)]
+    seen = Sample(id=sample.id, question=check.question, images=images, history=history, harmful=True)
     case = JudgeInput(seen, check.answer or "", "stop", data)
     if check.answer is None and isinstance(judge, GuardJudge):
         ruling = await judge.decide_question(case)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mis_lib.errors import SettingsError, TrainingError
-from mis_lib.files import load_image
 from mis_lib.models.packages import check_quantization
 from mis_lib.recipes.checkpoints import local_checkpoint
 from mis_lib.recipes.judge import CACHE, check_judge, verdicts_of
@@ -239,26 +238,13 @@ def _answers(
     generation: GenerationSettings,
     batch_size: int,
 ) -> list[Response]:
-    from mis_lib.generate.batch import answer
+    from mis_lib.generate.batch import answer_active
     from mis_lib.models.load import LoadedModel
 
     loaded, found = LoadedModel(model, processor), []
     ordered = sorted(samples, key=lambda sample: (-len(sample.images), len(sample.question), sample.id))
     for start in range(0, len(ordered), batch_size):
-        part = ordered[start : start + batch_size]
-        images = [[load_image(folder / name) for name in sample.images] for sample in part]
-        texts = answer(images, [sample.question for sample in part], loaded, generation)
-        found += [
-            Response(
-                sample_id=sample.id,
-                variant="trained",
-                text=text.text,
-                tokens=text.tokens,
-                seconds=0,
-                finish_reason=text.finish_reason,
-            )
-            for sample, text in zip(part, texts, strict=True)
-        ]
+        found += answer_active(ordered[start : start + batch_size], folder, loaded, generation, "trained")
     return found
 
 

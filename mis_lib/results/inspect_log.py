@@ -56,7 +56,7 @@ def eval_log(run: Run, variant: str, folder: Path, *, images: ExportedImages = E
 
     def row(sample: Sample) -> Log:
         shown, attachments = _images(sample, folder, images)
-        asked = _asked(prompting, sample, shown)
+        asked = _asked(prompting, sample, shown, said.get(sample.id))
         scores = {judge: _score(found.get(sample.id)) for judge, found in verdicts.items()}
         more = {"scores": scores, "attachments": attachments}
         return (
@@ -175,11 +175,21 @@ def _answered(variant: str, asked: list[Log], response: Response | None) -> Log:
     return {"messages": messages, "output": output, "total_time": response.seconds}
 
 
-def _asked(prompting: Prompting, sample: Sample, shown: Sequence[str]) -> list[Log]:
-    """The turns as the variant was asked, images before the text."""
+def _asked(prompting: Prompting, sample: Sample, shown: Sequence[str], response: Response | None) -> list[Log]:
+    """The turns as the variant was asked, images before the text; without an answer, a dialogue as its row has it."""
     question, system = prompting.asked(sample.question, system_prompt(sample))
-    content = [*({"type": "image", "image": image} for image in shown), {"type": "text", "text": question}]
-    return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": content}]
+    turns, left = [{"role": "system", "content": system}] if system else [], list(shown)
+    replies = [one.text for one in response.earlier] if response else [turn.answer for turn in sample.history]
+    for turn, reply in zip(sample.history, replies, strict=False):  # one that broke off has fewer
+        turns.append(_user(prompting.asked(turn.question)[0], left[: turn.images]))
+        turns.append({"role": "assistant", "content": reply or ""})
+        left = left[turn.images :]
+    return [*turns, _user(question, left)]
+
+
+def _user(question: str, shown: Sequence[str]) -> Log:
+    images = [{"type": "image", "image": image} for image in shown]
+    return {"role": "user", "content": [*images, {"type": "text", "text": question}]}
 
 
 def _images(sample: Sample, folder: Path, images: ExportedImages) -> tuple[list[str], dict[str, str]]:

@@ -169,7 +169,7 @@ def aligned(before: Side, after: Side) -> tuple[list[Sample], dict[str, Outcome]
         raise SettingsError(f"{before.label} and {after.label}: expected items that both answered, found none")
     for sample in samples:
         other = asked[1][sample.id]
-        if (sample.question, sample.images, sample.harmful) != (other.question, other.images, other.harmful):
+        if _put(sample) != _put(other):
             raise DataError(
                 f"sample {sample.id!r} is not the same in {before.evaluated.name} and {after.evaluated.name}: "
                 "expected one question about the same images; compare runs on the same data"
@@ -179,6 +179,11 @@ def aligned(before: Side, after: Side) -> tuple[list[Sample], dict[str, Outcome]
         for side in (before, after)
     )
     return samples, first, second
+
+
+def _put(sample: Sample) -> tuple[Any, ...]:
+    """What a model is asked, and whether that is harmful."""
+    return sample.question, sample.images, sample.history, sample.harmful
 
 
 class _Unit(NamedTuple):

@@ -2,8 +2,8 @@
 
 The prompt's tokens come from the same call on the same messages as in generation; the answer's tokens are made
 separately and appended. So training and inference read the same prompt, no mask is guessed from a finished text, and an
-image's placeholders are never cut. In a dialogue (``later_turns``), further questions are context and further answers
-contribute to the loss. All images belong to the first question.
+image's placeholders are never cut. What precedes the question (``history``) is part of the prompt, images and answers
+included. Of what follows the answer (``later_turns``), questions are context and answers contribute to the loss.
 
 Shapes: T tokens of a row. Labels are token ids in answers up to their end tokens, and ``IGNORED`` elsewhere.
 """
@@ -23,6 +23,7 @@ from mis_lib.errors import DataError, ImageError, ModelError
 from mis_lib.files import load_image
 from mis_lib.prompts import (
     Message,
+    Past,
     apply_template,
     as_plain_text,
     assistant_message,
@@ -312,7 +313,16 @@ class Encoder:
         return self._asked(sample, [None] * len(sample.images))
 
     def _asked(self, sample: Sample, images: Sequence[Any]) -> list[Message]:
-        return read_by(self.processor, images, sample.question, system_prompt(sample))
+        before = [Past(turn.question, self._said(sample, turn.answer), turn.images) for turn in sample.history]
+        return read_by(self.processor, images, sample.question, system_prompt(sample), before)
+
+    def _said(self, sample: Sample, answer: str | None) -> str:
+        if answer is None:
+            raise DataError(
+                f"row {sample.id!r}: expected an answer to each earlier question, found none; write it into the "
+                "history, or leave the row out"
+            )
+        return answer
 
     def _answered(self, sample: Sample, turns: list[Message], answer: str) -> tuple[list[Message], str]:
         """``turns`` with an answer, in typed parts or, for templates that do not print these, as a string; printed."""

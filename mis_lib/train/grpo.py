@@ -26,7 +26,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from mis_lib.errors import ModelError, SettingsError
+from mis_lib.errors import DataError, ModelError, SettingsError
 from mis_lib.files import load_image
 from mis_lib.prompts import apply_template, user_message
 from mis_lib.schema import Outcome, Response, Sample
@@ -271,6 +271,11 @@ def _check_model(model: Any, processor: Any, samples: Sequence[Sample], images: 
     kind = model.get_base_model().config.model_type
     if kind in NO_GRPO:
         raise ModelError(f"safe_grpo: expected a model that TRL can train, found {kind}: {NO_GRPO[kind]}; take raft")
+    if several := [sample.id for sample in samples if sample.history]:
+        raise DataError(
+            f"safe_grpo: expected single questions, found dialogues in {len(several):,} of {len(samples):,} rows "
+            f"(first: {several[0]!r}), of which TRL would show the last turn alone; leave them out, or take method raft"
+        )
     encoder = Encoder(processor)
     for sample in {len(sample.images): sample for sample in reversed(samples)}.values():
         asked = encoder.prompt(Example(sample, images)).ids.tolist()

@@ -72,6 +72,10 @@ def samples(draw: st.DrawFn) -> Sample:
         "objects": draw(st.none() | st.just(["a thing"] * len(images))),
         "provenance": draw(st.dictionaries(st.text(max_size=5), VALUE, max_size=2)),
     }
+    if draw(st.booleans()):
+        shown = draw(st.integers(0, len(images)))
+        counts = [shown, 0] if draw(st.booleans()) else [shown]
+        fields["history"] = [{"question": draw(TEXT), "answer": draw(TEXT), "images": count} for count in counts]
     return Sample.model_validate({**extra, **fields})
 
 

@@ -22,7 +22,7 @@ from mis_lib.data.sources import find_source, load, scan, splits_of
 from mis_lib.errors import DataError, ImageError
 from mis_lib.results.regression import REGRESSION
 from mis_lib.results.runs import folder_digest
-from mis_lib.schema import Sample
+from mis_lib.schema import EarlierTurn, Sample
 from mis_lib.settings import ExportForm
 
 A, B = "a.png", "b.png"
@@ -184,10 +184,46 @@ def test_images_within_a_text_are_numbered_in_order(folder: Path) -> None:
     sample = convert(folder, {"image": [A, B], "conversations": turns(*texts)})
     assert sample.question == "[image 1] left, [image 2] right?"
     later = convert(folder, {"images": [A, B], "messages": chat("<image>What?", "A toy.", "And <image>?", "A box.")})
-    assert later.question == "[image 1]What?"
-    assert later.model_extra == {
-        "later_turns": [{"role": "user", "content": "And [image 2]?"}, {"role": "assistant", "content": "A box."}]
-    }
+    assert (later.question, later.answer) == ("And [image 2]?", "A box.")
+    assert later.history == [EarlierTurn(question="What?", images=1, answer="A toy.")]
+
+
+PARTS = [{"type": "image", "image": B}, {"type": "text", "text": "And this?"}]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"images": [A, B], "messages": chat("<image>What?", "A toy.", "<image>And this?", "A box.", "Both?")},
+        {"messages": [{"role": "user", "content": [{"type": "image", "image": A}, {"type": "text", "text": "What?"}]},
+                      *chat("x", "A toy.")[1:], {"role": "user", "content": PARTS}, *chat("x", "A box.", "Both?")[1:]]},
+        {"image": [A, B], "conversations": turns("<image>\nWhat?", "A toy.", "And this?<image>", "A box.", "Both?")},
+        {"id": "1", "images": [A, B], "question": "Both?", "history": [
+            {"question": "What?", "images": 1, "answer": "A toy."},
+            {"question": "And this?", "images": 1, "answer": "A box."}]},
+    ],
+    ids=["messages", "parts", "conversations", "ours"],
+)  # fmt: skip
+def test_a_dialogue_that_ends_with_a_question_keeps_the_images_of_each_turn(
+    folder: Path, record: dict[str, Any]
+) -> None:
+    sample = convert(folder, record)
+    assert (sample.question, sample.answer, sample.images_of_turns) == ("Both?", None, [[A], [B], []])
+    assert [(turn.question, turn.answer) for turn in sample.history] == [("What?", "A toy."), ("And this?", "A box.")]
+
+
+def test_a_history_that_shows_more_images_than_there_are_is_named(folder: Path) -> None:
+    record = {"id": "1", "question": "Why?", "images": [A], "history": [{"question": "What?", "images": 2}]}
+    with pytest.raises(DataError, match="field 'history': expected at most 1 images in earlier turns, found 2"):
+        convert(folder, record)
+
+
+def test_an_earlier_answer_that_is_not_learned_is_reported(folder: Path) -> None:
+    before = [{"question": "What?", "images": 1, "answer": "A toy."}]
+    row = {"id": "1", "images": [A, B], "question": "And this?", "answer": "A box.", "history": before}
+    put_lines(folder, "data.jsonl", [row])
+    told = [one.message for one in preflight(folder / "data.jsonl").findings if one.kind is Kind.NOT_SHOWN]
+    assert len(told) == 1 and "found answers to earlier questions beside them" in told[0]
 
 
 def test_an_absolute_path_into_the_folder_is_the_relative_one_that_it_means(

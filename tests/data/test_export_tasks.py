@@ -133,6 +133,7 @@ def test_lmms_eval_finds_images_that_stay(tmp_path: Path, samples: list[Sample])
         ({"question": "See <image>."}, "field 'question': expected no <image>"),
         ({"system_prompt": "Be brief."}, "expected one question, found system_prompt"),
         ({"later_turns": [{"role": "user", "content": "Why?"}]}, "expected one question, found later_turns"),
+        ({"history": [{"question": "What?"}]}, "expected one question, found history"),
     ],
 )
 def test_what_a_task_would_ask_otherwise_is_refused(

@@ -100,6 +100,21 @@ def test_a_dialogue_is_what_the_template_prints(processor: Any, data: Path) -> N
     assert processor.tokenizer.decode(whole[len(row) :]).strip() == ""
 
 
+def test_earlier_turns_are_part_of_the_prompt_with_their_images(processor: Any, data: Path) -> None:
+    turns = [{"question": "What is there?", "images": 1, "answer": SAID[0]}]
+    sample = dialogue(history=turns, question="And <image> here?", answer=SAID[1], later_turns=[])
+    images = [load_image(data / name) for name in sample.images]
+    printed = [user_message(images[:1], "What is there?"), assistant_message(SAID[0])]
+    printed += [user_message(images[1:], "And < image> here?"), assistant_message(SAID[1])]
+    row = Encoder(processor).row(Example(sample, data))
+    whole = processor.apply_chat_template([printed], tokenize=True, return_dict=True, return_tensors="pt")
+    assert torch.equal(row.ids, whole["input_ids"][0][: len(row)])
+    assert counted(row, processor) == [f"{SAID[1]}<|im_end|>"]
+    unsaid = sample.model_copy(update={"history": [sample.history[0].model_copy(update={"answer": None})]})
+    with pytest.raises(DataError, match="row 'd': expected an answer to each earlier question, found none"):
+        Encoder(processor).row(Example(unsaid, data))
+
+
 def test_later_answers_have_parts_of_their_own(processor: Any, data: Path) -> None:
     told = [{"kind": "reasoning", "start": 0, "end": len(SAID[0])}]
     row = Encoder(processor, segmenter=segment).row(Example(dialogue(segments=told), data))
