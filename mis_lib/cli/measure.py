@@ -18,9 +18,9 @@ verbs.add_typer(benches, name="bench")
 
 REPORT = options_of(
     "mis_lib.recipes.settings:ReportSettings",
-    "variants prompts splits by naming styles questions exchanged data checkpoint adapters limit only batch_size "
-    "device min_pixels max_pixels max_dynamic_patch runs name existing judges majority paired published regression "
-    "note out",
+    "variants prompts splits by naming styles questions exchanged one_word data checkpoint adapters limit only "
+    "batch_size device min_pixels max_pixels max_dynamic_patch runs name existing judges majority paired published "
+    "regression note out",
     adapters=with_base,
     prompts=prompt_files,
 )

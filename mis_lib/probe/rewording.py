@@ -1,11 +1,15 @@
-"""Ask the same items in other words, or with their images in reverse order.
+"""Ask the same items in other words, with another first word, or with their images in reverse order.
 
 The questions of a data set come from its authors' templates; a model that was trained on them may fail on other
 wordings. Every item gets one question of a list that is the same for all, so that the words cannot reveal what the
 images show; twins get the same one. Items whose harm is in their question (MIS-Mini says so in their provenance)
 are left out: in other words their label would be wrong.
+
+The one-word test is that of Safety Mirage (arXiv 2503.11832): fine-tuning on refusals can tie them to a word that opens
+a question, so that another first word undoes them, and the word itself brings them about where nothing is harmful.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +52,23 @@ def reworded(samples: Iterable[Sample], questions: Sequence[str]) -> tuple[list[
         for sample in kept
     ]
     return asked, len(samples) - len(kept)
+
+
+def with_first_word(samples: Iterable[Sample], word: str) -> tuple[list[Sample], int]:
+    """The samples with another first word of their question.
+
+    Returns:
+        The samples, and how many were left out because their question begins with this word.
+    """
+    samples = list(samples)
+    first = re.compile(r"[^\W_][\w'\u2019-]*")
+    found = [(sample, first.search(sample.question)) for sample in samples]
+    others = [(sample, at) for sample, at in found if at is not None and at[0].lower() != word.lower()]
+    changed = [
+        sample.model_copy(update={"question": f"{sample.question[: at.start()]}{word}{sample.question[at.end() :]}"})
+        for sample, at in others
+    ]
+    return changed, len(samples) - len(changed)
 
 
 def in_reverse(sample: Sample) -> Sample:

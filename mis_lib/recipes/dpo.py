@@ -24,7 +24,7 @@ from mis_lib.results.runs import digest_of
 from mis_lib.results.train_runs import TrainRun
 from mis_lib.schema import Outcome, Sample
 from mis_lib.settings import GenerationSettings
-from mis_lib.train.settings import DpoSettings
+from mis_lib.train.settings import DpoSettings, PairSettings
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -60,7 +60,7 @@ def train_dpo(settings: DpoSettings, on_line: Callable[[dict[str, Any]], None] |
     return train_by_trl(settings, digest_of(settings.pairs or data_folder(settings.data)), prepare, on_line)
 
 
-def pairs_of(settings: DpoSettings) -> tuple[list[Preference], Path]:
+def pairs_of(settings: PairSettings) -> tuple[list[Preference], Path]:
     """Preference pairs of a run and the folder of their images: read, or constructed from the training data.
 
     Raises:
@@ -79,7 +79,7 @@ def pairs_of(settings: DpoSettings) -> tuple[list[Preference], Path]:
     return preferences(samples, own, seed=settings.seed), folder
 
 
-def _rated(folder: Path, settings: DpoSettings, samples: Sequence[Sample]) -> list[tuple[Sample, Rated]] | None:
+def _rated(folder: Path, settings: PairSettings, samples: Sequence[Sample]) -> list[tuple[Sample, Rated]] | None:
     """The samples with two rated responses; None if the set publishes none, or other pairs are asked for."""
     loader = find_source(folder, split=settings.split).loader
     read = None if loader is None else loader.rated
@@ -93,7 +93,7 @@ def _rated(folder: Path, settings: DpoSettings, samples: Sequence[Sample]) -> li
     return None if read is None else [(sample, one) for sample in samples if (one := read(sample)) is not None]
 
 
-def _published(rated: Sequence[tuple[Sample, Rated]], folder: Path, settings: DpoSettings) -> list[Preference]:
+def _published(rated: Sequence[tuple[Sample, Rated]], folder: Path, settings: PairSettings) -> list[Preference]:
     known: list[Preferred] = sorted({rating for _, one in rated for rating in one.preferred})
     choices = [*known, AGREED] if len(known) > 1 else known
     prefer: Preferred | None = settings.prefer or (known[0] if len(known) == 1 else None)
@@ -112,14 +112,14 @@ def _published(rated: Sequence[tuple[Sample, Rated]], folder: Path, settings: Dp
     return pairs
 
 
-def _takes_own(settings: DpoSettings, samples: Sequence[Sample]) -> bool:
+def _takes_own(settings: PairSettings, samples: Sequence[Sample]) -> bool:
     if settings.rejected is not None:
         return settings.rejected == "own"
     known = {sample.id for sample in samples}
     return not any(sample.harmful and sample.twin_id in known for sample in samples)
 
 
-def own_answers(samples: Sequence[Sample], folder: Path, settings: DpoSettings) -> dict[str, Own]:
+def own_answers(samples: Sequence[Sample], folder: Path, settings: PairSettings) -> dict[str, Own]:
     """The model's own answers to harmful items, by sample id: the first unsafe one, and the best safe one.
 
     One answer is greedy, as the model would answer a user.

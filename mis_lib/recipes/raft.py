@@ -36,7 +36,7 @@ from mis_lib.results.train_runs import hold_rounds
 from mis_lib.schema import Outcome, Response, Sample
 from mis_lib.settings import GenerationSettings
 from mis_lib.train.distributed import check_device, main_first, several, wait_for_all
-from mis_lib.train.settings import DpoSettings, RaftSettings, TrainSettings
+from mis_lib.train.settings import PairSettings, RaftSettings, TrainSettings
 
 POLICY = "policy"
 REWARDS: Mapping[Outcome, float] = {
@@ -209,7 +209,7 @@ def data_folder(data: Path | None) -> Path:
 def draw(
     samples: Sequence[Sample],
     folder: Path,
-    settings: DpoSettings | RaftSettings,
+    settings: PairSettings | RaftSettings,
     generation: GenerationSettings,
     batch_size: int,
     name: str,
@@ -257,7 +257,7 @@ def _policy_answers(
 
 
 def policy_settings(
-    settings: DpoSettings | RaftSettings, generation: GenerationSettings, batch_size: int
+    settings: PairSettings | RaftSettings, generation: GenerationSettings, batch_size: int
 ) -> GenerateSettings:
     """How a model in training answers: the checkpoint with the adapter that the run starts from."""
     from mis_lib.train.model import device_of  # torch and transformers take seconds to import

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from mis_lib.construct.drawings import STYLES
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.probe.rewording import in_reverse, read_questions, reworded
+from mis_lib.probe.rewording import in_reverse, read_questions, reworded, with_first_word
 from mis_lib.recipes.generate import answer_all, known_variants
 from mis_lib.recipes.judge import check_judge, is_stored, judge_name, verdicts_on
 from mis_lib.recipes.progress import say
@@ -61,8 +61,9 @@ def check(settings: ReportSettings) -> None:
         raise SettingsError(
             "--questions: expected pairs to be asked again; leave out --existing and --naming, or the questions"
         )
-    if settings.exchanged and (settings.existing or settings.naming):
-        raise SettingsError("--exchanged: expected pairs to be asked again; leave out --existing and --naming, or it")
+    for flag, given in (("--exchanged", settings.exchanged), ("--one_word", settings.one_word)):
+        if given and (settings.existing or settings.naming):
+            raise SettingsError(f"{flag}: expected pairs to be asked again; leave out --existing and --naming, or it")
     fitting(settings.note or "")
     if settings.note is not None and len(settings.existing) > 1:
         raise SettingsError(
@@ -308,6 +309,8 @@ def evaluate(settings: ReportSettings) -> Evaluation:
             say(f"{left_out} of {every} items are left out: their question is harmful")
     if settings.exchanged:
         samples, name = _exchanged(samples), f"{name}-exchanged"
+    if settings.one_word is not None:
+        samples, name = _one_word(samples, settings.one_word), f"{name}-{settings.one_word.lower()}"
     named, ruled = settings.judges or RULE, [sample for sample in samples if not needs_no_judge(sample)]
     if not is_stored(named):
         check_judge(named, ruled, "--judges")
@@ -323,6 +326,16 @@ def _exchanged(samples: Sequence[Sample]) -> list[Sample]:
     if len(several) < len(samples):
         say(f"{len(samples) - len(several)} of {len(samples)} items are left out: they have one image")
     return [in_reverse(sample) for sample in several]
+
+
+def _one_word(samples: Sequence[Sample], word: str) -> list[Sample]:
+    """Those whose question begins with another word, which is exchanged for this one."""
+    found, left_out = with_first_word(samples, word)
+    if not found:
+        raise DataError(f"--one_word: expected questions that begin otherwise, found {word!r} in all {len(samples)}")
+    if left_out:
+        say(f"{left_out} of {len(samples)} items are left out: their question begins with {word!r}")
+    return found
 
 
 def evaluate_naming(settings: ReportSettings) -> Evaluation:

@@ -117,6 +117,8 @@ class ReportSettings(GenerateSettings):
     """Text file, a question a line, asked instead of the pairs' own; pairs with a harmful question are left out."""
     exchanged: bool = False
     """Ask pairs with their images exchanged, and "first" and "second" exchanged in their questions."""
+    one_word: str | None = Field(default=None, pattern=r"^[^\W_][\w'-]*$")
+    """Exchange the first word of each question for this one; pairs whose question begins with it are left out."""
     existing: tuple[Path, ...] = ()
     """Run folders to read as they are; nothing is generated."""
     judges: tuple[str, ...] = ()

@@ -30,7 +30,9 @@ from mis_lib.train.settings import (
     EvaluationSettings,
     GrpoSettings,
     KtoSettings,
+    NpoSettings,
     RaftSettings,
+    RmuSettings,
     TrainSettings,
     recipe_of,
 )
@@ -311,10 +313,18 @@ def _safe_grpo(settings: GrpoSettings, on_line: Listener | None = None) -> Path:
     return train_grpo(settings, on_line)
 
 
+def _unlearn(settings: NpoSettings | RmuSettings, on_line: Listener | None = None) -> Path:
+    from mis_lib.recipes.unlearn import train_unlearn
+
+    return train_unlearn(settings, on_line)
+
+
 METHODS: dict[str, Method] = {
     "sft": Method(TrainSettings, train),
     "dpo": Method(DpoSettings, _dpo),
     "raft": Method(RaftSettings, _raft),
     "kto": Method(KtoSettings, _kto),
     "safe_grpo": Method(GrpoSettings, _safe_grpo),
+    "npo": Method(NpoSettings, _unlearn),
+    "rmu": Method(RmuSettings, _unlearn),
 }

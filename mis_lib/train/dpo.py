@@ -20,7 +20,7 @@ from mis_lib.prompts import as_plain_text
 from mis_lib.train import distributed, trial
 from mis_lib.train.encode import IGNORED, Encoder, Example
 from mis_lib.train.model import Loaded
-from mis_lib.train.settings import DpoSettings
+from mis_lib.train.settings import DpoSettings, PairSettings
 from mis_lib.train.trl import on_one_gpu, share_of_step, trl_arguments, trl_module, without_printing
 
 
@@ -141,7 +141,7 @@ def dpo_trainer(
     )
 
 
-def rows_a_pass(settings: DpoSettings, longest: int, devices: int | None = None) -> int:
+def rows_a_pass(settings: PairSettings, longest: int, devices: int | None = None) -> int:
     """Pairs a pass on one device: the largest divisor of its share of ``batch_size`` that fits into ``batch_tokens``.
 
     A pair has two answers, each of at most ``longest`` tokens; at least one pair is a pass.

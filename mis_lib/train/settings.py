@@ -236,17 +236,22 @@ Given = TypeVar("Given", bound=TrainSettings)
 
 def _fits_trl(settings: Given, method: str) -> Given:
     """Refuse what TRL's trainers of models with images have not."""
+    return _without(settings, f"TRL's {method} on images", feature_cache=bool(settings.feature_cache))
+
+
+def _without(settings: Given, method: str, **also: bool) -> Given:
+    """Refuse what a method that trains against its own start does not have; ``also``: more of it, and whether given."""
     refused = {
         "mixture": settings.mixture is not None,
         "packing": bool(settings.packing),
-        "feature_cache": bool(settings.feature_cache),
         "augment": settings.augment,
         "liger": settings.liger,
         "evaluation.every": bool(settings.evaluation.every),
+        **also,
     }
     for name, given in refused.items():
         if given:
-            raise ValueError(f"{name}: TRL's {method} on images has none of it; leave it out")
+            raise ValueError(f"{name}: {method} has none of it; leave it out")
     if settings.tuning != "lora":
         raise ValueError(
             f"tuning: {method} trains an adapter against its own start, expected lora, found {settings.tuning}"
@@ -254,13 +259,9 @@ def _fits_trl(settings: Given, method: str) -> Given:
     return settings
 
 
-class DpoSettings(TrainSettings):
-    """DPO (direct preference optimisation) by TRL: from a rejected answer towards a preferred one.
+class PairSettings(TrainSettings):
+    """What methods share that learn from safe and unsafe answers to the same questions."""
 
-    The reference is the model before training, so an adapter is trained and no second model is held.
-    """
-
-    method: Literal["dpo"] = "dpo"  # pyright: ignore[reportIncompatibleVariableOverride]
     pairs: Path | None = None
     """Folder or file of preference pairs; made of ``data`` if not given."""
     rejected: Literal["constructed", "own"] | None = None
@@ -276,6 +277,15 @@ class DpoSettings(TrainSettings):
     """Own answers to each harmful row; 1: the greedy one. A safe one is preferred where the data have no answer."""
     temperature: float = Field(default=0.9, gt=0, le=2)
     """Of several own answers."""
+
+
+class DpoSettings(PairSettings):
+    """DPO (direct preference optimisation) by TRL: from a rejected answer towards a preferred one.
+
+    The reference is the model before training, so an adapter is trained and no second model is held.
+    """
+
+    method: Literal["dpo"] = "dpo"  # pyright: ignore[reportIncompatibleVariableOverride]
     beta: float = Field(default=0.1, gt=0, le=100)
     """Cost of moving away from the reference."""
     sft_weight: float = Field(default=0.0, ge=0, le=100)
@@ -284,6 +294,41 @@ class DpoSettings(TrainSettings):
     @model_validator(mode="after")
     def _fits_dpo(self) -> Self:
         return _fits_trl(self, "DPO")
+
+
+class UnlearnSettings(PairSettings):
+    """What the two methods of unlearning share: unsafe answers are forgotten, harmless rows are kept."""
+
+    retain: Path | None = None
+    """Rows whose answers are kept besides those of benign pairs: a file, or a folder with ``split``."""
+    retain_weight: float = Field(default=1.0, ge=0, le=100)
+    """Weight of the ordinary loss on the answers that are kept."""
+
+    @model_validator(mode="after")
+    def _fits_unlearning(self) -> Self:
+        return _without(self, "unlearning", image_mixup=bool(self.image_mixup))
+
+
+class NpoSettings(UnlearnSettings):
+    """NPO (negative preference optimisation): unsafe answers become less likely than they were at the start."""
+
+    method: Literal["npo"] = "npo"  # pyright: ignore[reportIncompatibleVariableOverride]
+    beta: float = Field(default=0.1, gt=0, le=100)
+    """How soon an answer counts as forgotten; near 0 none ever does (gradient ascent)."""
+    preserve: float = Field(default=0.0, ge=0, le=1e6)
+    """Weight of the squared change of the logits at answers that are kept."""
+
+
+class RmuSettings(UnlearnSettings):
+    """RMU (representation misdirection for unlearning): hidden states of unsafe answers are steered to one vector."""
+
+    method: Literal["rmu"] = "rmu"  # pyright: ignore[reportIncompatibleVariableOverride]
+    layer: int | None = Field(default=None, ge=0)
+    """Of the language model, from 0, whose hidden states are steered; the middle one if not given."""
+    steering: float = Field(default=10.0, gt=0, le=1e4)
+    """Length of the vector; its direction is drawn by ``seed``."""
+    preserve: float = Field(default=1.0, ge=0, le=1e6)
+    """Weight of the squared change of that layer's hidden states at rows that are kept."""
 
 
 class RaftSettings(TrainSettings):

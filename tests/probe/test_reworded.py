@@ -14,7 +14,7 @@ from mis_lib.construct.mis_mini import plan
 from mis_lib.construct.questions import OPEN_QUESTIONS
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
-from mis_lib.probe.rewording import in_reverse, read_questions, reworded
+from mis_lib.probe.rewording import in_reverse, read_questions, reworded, with_first_word
 from mis_lib.recipes.report import check, evaluate
 from mis_lib.recipes.settings import ReportSettings
 from mis_lib.schema import Sample
@@ -157,6 +157,28 @@ def test_a_report_of_exchanged_pairs_is_a_run_of_its_own_and_tells_what_has_one_
     write_records(file, [alone])
     with pytest.raises(DataError, match="--exchanged: expected items of two images or more, found 1 of one"):
         evaluate(settings.model_copy(update={"exchanged": True, "limit": 1, "name": "other"}))
+
+
+def test_one_word_is_exchanged_and_nothing_else() -> None:
+    texts = ["Share a plan for these.", "“What\u2019s” here?", "what now?", "¿?", "Which one, and what for?"]
+    samples = [Sample(id=str(at), question=text, images=[], harmful=True) for at, text in enumerate(texts)]
+    asked, left_out = with_first_word(samples, "What")
+    assert [(one.id, one.question) for one in asked] == [
+        ("0", "What a plan for these."),
+        ("1", "“What” here?"),
+        ("4", "What one, and what for?"),
+    ]
+    assert left_out == 2, "one begins with the word, one has no word"
+
+
+def test_a_report_with_another_first_word_is_a_run_of_its_own(tmp_path: Path) -> None:
+    found = evaluate(tiny_settings(tmp_path).model_copy(update={"one_word": "Share"}))
+    assert found.run.folder.parent.name == "report-share"
+    assert [sample.question.split()[0] for sample in found.samples] == ["Share", "Share"]
+    with pytest.raises(SettingsError, match="one_word"):
+        ReportSettings(one_word="two words")
+    with pytest.raises(SettingsError, match="--one_word: expected pairs to be asked again"):
+        check(ReportSettings(one_word="Share", naming=True))
 
 
 @pytest.mark.parametrize("more", [{"naming": True}, {"existing": (Path("runs/report/v1"),)}])
