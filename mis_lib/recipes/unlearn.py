@@ -68,7 +68,11 @@ def rows_of(settings: NpoSettings | RmuSettings, work: Path) -> tuple[list["Exam
     def answered(sample: Any, answer: str) -> Example:
         return Example(sample.model_copy(update={"answer": answer, "segments": None}), folder)
 
-    forget = [answered(pair.sample, pair.rejected) for pair in pairs if pair.sample.harmful]
+    harmful = [pair for pair in pairs if pair.sample.harmful]
+    unsafe = [pair for pair in harmful if not pair.provenance.get("rejected_safe")]
+    if len(unsafe) < len(harmful):
+        say(f"{len(harmful) - len(unsafe):,} rejected answers are not forgotten: the set calls them safe")
+    forget = [answered(pair.sample, pair.rejected) for pair in unsafe]
     keep = [answered(pair.sample, pair.chosen) for pair in pairs if not pair.sample.harmful]
     if settings.retain is not None:
         plain = settings.model_copy(update={"limit": None})

@@ -143,13 +143,18 @@ def test_forgotten_are_unsafe_answers_kept_are_those_to_harmless_rows(home: Path
     assert all("by the stem" in (one.sample.answer or "") for one in keep if one.sample.id != "g")
 
 
-def test_data_without_anything_to_keep_are_refused(home: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("reported")
+def test_data_without_anything_to_keep_are_refused_and_safe_answers_are_not_forgotten(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pairs = home / "data" / "only.jsonl"
-    write_records(pairs, [Preference(sample=twins(0)[0], chosen="No.", rejected="Do it.")])
+    rated = Preference(sample=twins(1)[0], chosen="No.", rejected="Why?", provenance={"rejected_safe": True})
+    write_records(pairs, [Preference(sample=twins(0)[0], chosen="No.", rejected="Do it."), rated])
     with pytest.raises(
-        DataError, match=r"npo: expected answers to keep, found none among 1 pairs; .*name some \(retain"
+        DataError, match=r"npo: expected answers to keep, found none among 2 pairs; .*name some \(retain"
     ):
         rows_of(settings_of(NpoSettings, home, tmp_path, pairs=pairs), tmp_path)
+    assert "1 rejected answers are not forgotten: the set calls them safe" in capsys.readouterr().err
 
 
 def test_a_step_has_as_many_kept_as_forgotten_rows_and_an_epoch_every_forgotten_one(home: Path, tmp_path: Path) -> None:
