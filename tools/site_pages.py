@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +34,7 @@ LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<href>[^)\s#]+)(?P<anchor>#[^
 BLOCK = re.compile(r"\s*(?:[-*] |\d+\. |\|)")  # begins a list or a table
 RUN_IT = """
 !!! note "This page shows the notebook without its outputs"
-    Open it with `jupyter lab notebooks/`, or make executed pages of all notebooks with `mis notebooks --execute --out pages`.
+    Open it with `jupyter lab notebooks/`. Executed pages of all notebooks: `mis notebooks --execute --out pages`.
 """
 
 
@@ -64,7 +65,8 @@ def linked(markdown: str, source: Path, uri: str) -> str:
     """The text of a file with its links into the repository resolved for the page ``uri``; code is left alone."""
     parts = re.split(r"(```.*?```)", markdown, flags=re.DOTALL)
     return "".join(
-        part if place % 2 else LINK.sub(lambda found: _link(found, source, uri), part) for place, part in enumerate(parts)
+        part if place % 2 else LINK.sub(lambda found: _link(found, source, uri), part)
+        for place, part in enumerate(parts)
     )
 
 
@@ -90,7 +92,13 @@ def spaced(markdown: str) -> str:
     code = False
     for line in markdown.splitlines():
         before = lines[-1] if lines else ""
-        if not code and BLOCK.match(line) and before.strip() and not BLOCK.match(before) and not before.startswith((" ", "#")):
+        if (
+            not code
+            and BLOCK.match(line)
+            and before.strip()
+            and not BLOCK.match(before)
+            and not before.startswith((" ", "#"))
+        ):
             lines.append("")
         code ^= line.lstrip().startswith("```")
         lines.append(line)
@@ -107,7 +115,8 @@ def commands_page() -> str:
     parts = [
         "# Commands",
         "Long options have underscores; an option that takes several values takes them after one flag. "
-        "The exit status is 0 when all is done, 1 when items failed or a check found a fault, and 2 for invalid arguments or files. "
+        "The exit status is 0 when all is done, 1 when items failed or a check found a fault, "
+        "and 2 for invalid arguments or files. "
         "`mis --traceback COMMAND` shows where in the code an error arose.",
     ]
     for name, command in program.commands.items():
@@ -151,7 +160,11 @@ def _commands(name: str, command: Any, level: int) -> Iterator[str]:
 
 
 def _option(option: Any) -> tuple[str, str, str]:
-    name = f"`{option.name.upper()}`" if option.param_type_name == "argument" else ", ".join(f"`{one}`" for one in option.opts)
+    name = (
+        f"`{option.name.upper()}`"
+        if option.param_type_name == "argument"
+        else ", ".join(f"`{one}`" for one in option.opts)
+    )
     about, default = _plain(getattr(option, "help", "")), getattr(option.default, "value", option.default)
     if option.required:
         about += " (required)"
@@ -192,7 +205,7 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is None:
         return "none"
-    if hasattr(value, "model_fields"):
+    if isinstance(value, BaseModel):
         return "see its table"
     plain = list(value) if isinstance(value, tuple | frozenset) else getattr(value, "value", value)
     text = str(plain) if isinstance(plain, str | Path) else json.dumps(plain, default=str)
@@ -214,7 +227,11 @@ def type_text(annotation: Any) -> str:
         return f"names, each with {type_text(inner[-1])}" if len(inner) == 2 else "object"
     plain = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path", NoneType: "none"}
     values = [f"`{one.value}`" for one in annotation] if hasattr(annotation, "__members__") else []
-    return plain.get(annotation) or ", ".join(values) or getattr(annotation, "__name__", "any").removesuffix("Settings").lower()
+    return (
+        plain.get(annotation)
+        or ", ".join(values)
+        or getattr(annotation, "__name__", "any").removesuffix("Settings").lower()
+    )
 
 
 def _plain(text: str | None) -> str:
