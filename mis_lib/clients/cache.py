@@ -93,10 +93,14 @@ def ask_question(model: str, ask: ChatAsk, turns: Sequence[Turn]) -> dict[str, A
     }
 
 
-def label_question(model: str, messages: Sequence[Message], max_tokens: int, labels: Labels) -> dict[str, Any]:
+def label_question(
+    model: str, messages: Sequence[Message], max_tokens: int, labels: Labels, images: Sequence[bytes] = ()
+) -> dict[str, Any]:
     """A question that is answered with a label."""
     asked = [dict(message) for message in messages]
-    return {"label": model, "to": asked, "max_tokens": max_tokens, "labels": [list(labels.words), labels.after]}
+    shown = {"images": [digest_bytes(image) for image in images]} if images else {}
+    words = [list(labels.words), labels.after]
+    return {"label": model, "to": asked, "max_tokens": max_tokens, "labels": words, **shown}
 
 
 def older_label_question(model: str, messages: Sequence[Message], max_tokens: int, labels: Labels) -> dict[str, Any]:

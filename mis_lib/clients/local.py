@@ -44,10 +44,12 @@ class LocalChat:
 
         return await answer(ask, complete)
 
-    async def classify(self, messages: Sequence[Message], max_tokens: int, labels: Labels) -> Classified:
+    async def classify(
+        self, messages: Sequence[Message], max_tokens: int, labels: Labels, images: Sequence[bytes] = ()
+    ) -> Classified:
         """See ``PlainChatModel``; greedy."""
-        question = label_question(self.name, messages, max_tokens, labels)
-        found = await self._once(question, lambda: self._classify(messages, max_tokens, labels))
+        question = label_question(self.name, messages, max_tokens, labels, images)
+        found = await self._once(question, lambda: self._classify(messages, max_tokens, labels, images))
         state = np.frombuffer(base64.b64decode(found["state"]), dtype="<f4")
         return Classified(found["text"], found["odds"], tuple(state.tolist()))
 
@@ -128,13 +130,15 @@ class LocalChat:
             completion_tokens=len(written),
         )
 
-    def _classify(self, messages: Sequence[Message], max_tokens: int, labels: Labels) -> dict[str, Any]:
+    def _classify(
+        self, messages: Sequence[Message], max_tokens: int, labels: Labels, images: Sequence[bytes]
+    ) -> dict[str, Any]:
         """The answer; at its label the probabilities of all labels, and the state that the language head reads."""
         import torch
 
         model, processor, _ = self.loaded
         tokenizer = getattr(processor, "tokenizer", processor)
-        inputs = self._inputs(messages, ())
+        inputs = self._inputs(messages, images)
         states: list[Any] = []
         watched = model.get_output_embeddings().register_forward_pre_hook(
             lambda _, given: states.append(given[0][0, -1].float().cpu())

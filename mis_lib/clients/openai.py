@@ -109,7 +109,9 @@ class ServerChat:
 
         return await answer(ask, complete)
 
-    async def classify(self, messages: Sequence[Message], max_tokens: int, labels: Labels) -> Classified:
+    async def classify(
+        self, messages: Sequence[Message], max_tokens: int, labels: Labels, images: Sequence[bytes] = ()
+    ) -> Classified:
         """See ``PlainChatModel``; a server that tells no token probabilities gives the answer alone.
 
         So do answers that were paid for before probabilities were asked for; they are not paid for again.
@@ -117,7 +119,11 @@ class ServerChat:
 
         async def pay() -> dict[str, Any]:
             optional = {"temperature": 0.0, "logprobs": True, "top_logprobs": TOP}
-            reply = await self._caller.chat(self._model, list(messages), max_tokens, optional)
+            sent: list[Any] = list(messages)
+            if images:
+                first = next(place for place, one in enumerate(sent) if one["role"] == "user")
+                sent[first] = image_message(await self._urls(images), sent[first]["content"])
+            reply = await self._caller.chat(self._model, sent, max_tokens, optional)
             self._cache.note(self.name, turned_down(self._caller.left_out))
             returned = reply.choices[0].logprobs
             tokens = (returned.content if returned else None) or []
@@ -127,7 +133,9 @@ class ServerChat:
             return {**completion_of(reply).model_dump(), "odds": shares if likely else {}}
 
         asked = (self.name, messages, max_tokens, labels)
-        found = await self._cache.once(label_question(*asked), pay, older_label_question(*asked))
+        question = label_question(*asked, images) | self._scaled(images)
+        older = None if images else older_label_question(*asked)
+        found = await self._cache.once(question, pay, older)
         if found.get("refusal") or found.get("finish_reason") == "content_filter":
             raise CannotAnswer("refused", f"the server's filter answered: {found.get('refusal') or found['text']}")
         odds = found.get("odds", {})

@@ -144,8 +144,10 @@ class PlainChatModel(Protocol):
         """Model, without address or key."""
         ...
 
-    async def classify(self, messages: Sequence[Message], max_tokens: int, labels: Labels) -> Classified:
-        """The answer to a conversation; raises as ``ChatModel.ask``."""
+    async def classify(
+        self, messages: Sequence[Message], max_tokens: int, labels: Labels, images: Sequence[bytes] = ()
+    ) -> Classified:
+        """The answer to a conversation, with the images before the first question; raises as ``ChatModel.ask``."""
         ...
 
     async def odds_of_yes(self, question: str, images: Sequence[bytes], least: float = LIKELY) -> float:

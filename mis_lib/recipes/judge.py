@@ -45,7 +45,7 @@ Kind = Literal["rule", "words", "rubric", "guard", "precondition", "official", "
 KINDS = get_args(Kind)
 CACHE = "asked"
 OF_OTHERS = ("panel", "routed")  # made of judges that are opened before them
-BLIND = frozenset({"rule", "words", "guard", "official", *OF_OTHERS})  # others look at the images
+BLIND = frozenset({"rule", "words", "guard", "official", *OF_OTHERS})  # others need the images; some guards see them
 ALONE = frozenset({"rule", "words"})  # kinds that need no target
 FILES = (".yaml", ".yml")
 
@@ -63,7 +63,10 @@ class JudgeSpec(Settings):
     style: GuardStyle = "auto"
     """guard: the family of classifiers."""
     describe: bool = True
-    """guard: put what the images show, where it is known, before the question."""
+    """guard: put what the images show, where it is known, before the question; not for guards that see them."""
+    prompt: Path | None = None
+    """guard: text file that replaces the style's words: with {question} and {answer} what is asked, else the
+    instruction before it."""
     constitution: Path | None = None
     """precondition: folder with other constitution files."""
     controls: bool = True
@@ -357,7 +360,8 @@ async def open_judge(
     if spec.kind == "official":
         return OfficialJudge(name, chat, seed=spec.seed)
     if spec.kind == "guard":
-        return GuardJudge(name, chat, style=spec.style, describe=spec.describe)
+        prompt = None if spec.prompt is None else _prompt(name, spec.prompt)
+        return GuardJudge(name, chat, style=spec.style, describe=spec.describe, prompt=prompt)
     return PreconditionJudge(name, chat, constitution=spec.constitution, controls=spec.controls, least=spec.least)
 
 
@@ -399,6 +403,13 @@ async def _chat(target: str, settings: JudgeSettings, cache: Cache) -> LocalChat
         raise SettingsError(f"judge: expected URL#MODEL, local:PATH or local:mini, found {target!r}")
     client, model = await open_model(target, retries=settings.retries, timeout=settings.timeout)
     return ServerChat(client, model, cache, settings.image_pixels)
+
+
+def _prompt(name: str, file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"judge {name!r}: prompt: expected a UTF-8 text file, found {file} ({error})") from error
 
 
 def _checkpoint(target: str) -> Path:

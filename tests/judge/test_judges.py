@@ -535,7 +535,7 @@ class TestGuard:
         class Filtered:
             name = "llama-guard"
 
-            async def classify(self, messages: Any, max_tokens: int, labels: Any) -> Any:
+            async def classify(self, messages: Any, max_tokens: int, labels: Any, images: Any = ()) -> Any:
                 raise CannotAnswer("refused", "the server's filter answered", text=REFUSAL)
 
             async def odds_of_yes(self, question: str, images: Any) -> float:

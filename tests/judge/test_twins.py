@@ -64,7 +64,9 @@ class Scripted:
             raise CannotAnswer("unusable", "no answer")
         return ChatReply(YesNo.model_validate({"reasoning": "Seen so.", "answer": said}))
 
-    async def classify(self, messages: Sequence[Message], max_tokens: int, labels: Labels) -> Any:
+    async def classify(
+        self, messages: Sequence[Message], max_tokens: int, labels: Labels, images: Sequence[bytes] = ()
+    ) -> Any:
         raise AssertionError("a precondition judge asks for odds")
 
     def _of(self, text: str, images: Sequence[bytes]) -> tuple[str, str]:
