@@ -1,6 +1,7 @@
 """Answers of reasoning models: the thought is kept apart from the answer, and one that the token limit cuts is told."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from support.fake_server import FakeServer, Script
 from support.fakes import mini_data, started
 from support.tiny import tiny_checkpoint
+from transformers import AutoProcessor, GenerationConfig
 from typer.testing import CliRunner
 
 from benchmarks.loopback import LoopbackJudge, asked_text, lot_verdict
@@ -18,6 +20,7 @@ from mis_lib.generate.columns import Column
 from mis_lib.generate.served import Served, ServedEngine
 from mis_lib.generate.stream import VariantEngine
 from mis_lib.judge.rule import judge
+from mis_lib.probe.parity import transformers_serve
 from mis_lib.recipes.generate import generate_run
 from mis_lib.recipes.settings import GenerateSettings
 from mis_lib.results.evaluated import read_run
@@ -156,6 +159,47 @@ def test_a_thought_that_the_prompt_opens_is_told_from_the_answer(data: Path, tmp
     assert stored.text == column.text and stored.text.startswith("<think>\n") and len(stored.text) > 8
     assert (done.cut, done.cut_in_thought) == (2, 2)
     assert judge(sample, stored).outcome is Outcome.UNSCORED
+
+
+def thinks_and_says(folder: Path) -> Path:
+    """A toy checkpoint that thinks "Hm" and says "Yes": each of these tokens makes the next one certain.
+
+    Its tokenizer says how to take a reply apart, which servers of transformers read (``response_template``).
+    """
+    tokenizer = AutoProcessor.from_pretrained(thinking(folder)).tokenizer
+    said = [*tokenizer.encode("\nHm</think>Yes"), tokenizer.eos_token_id]
+    decoding = GenerationConfig.from_pretrained(folder)
+    decoding.sequence_bias = [[list(pair), 1e4] for pair in pairwise(said)]
+    decoding.save_pretrained(folder)
+    apart = {
+        "reasoning_content": {"open": "<think>", "close": "</think>", "content": "text"},
+        "content": {"close_pattern": r"\s*<\|im_end\|>", "content": "text"},
+    }
+    file = folder / "tokenizer_config.json"
+    template = {"defaults": {"role": "assistant"}, "start_anchor": "<|im_start|>assistant\n", "fields": apart}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"response_template": template}))
+    return folder
+
+
+@pytest.mark.long
+def test_transformers_serve_keeps_the_thought_of_a_template_that_opens_it_apart(data: Path, tmp_path: Path) -> None:
+    checkpoint = thinks_and_says(tmp_path / "toy")
+    sample = read_records(data / "easy.jsonl", Sample)[0]
+    images = [load_image(data / name) for name in sample.images]
+    local = VariantEngine.load(checkpoint, {"base": None})
+    with transformers_serve(checkpoint, "cpu") as url:
+        for tokens, thought, text in ((40, "Hm", "Yes"), (2, "Hm", "")):
+            where = ("--server", f"{url}#{checkpoint}", "--data", data, "--splits", "easy", "--limit", "1")
+            done = mis("generate", *where, "--runs", tmp_path / "runs", "--max_new_tokens", tokens, "--json")
+            found = json.loads(done.stdout)
+            assert found["cut_in_thought"] == (0 if text else 2)
+            stored = read_records(Path(found["run"]) / "responses.jsonl", Response)
+            assert {(one.thought, one.text) for one in stored} == {(thought, text)}
+            settings = GenerationSettings(max_new_tokens=tokens)
+            served = ServedEngine({"base": Served(url, str(checkpoint))})
+            shown, here = ([*one.stream(images, "Why?", ["base"], settings)][-1][0] for one in (served, local))
+            assert "".join(shown.text.split()) == "".join(here.text.split())
+            assert shown.finish_reason == here.finish_reason == ("stop" if text else "length")
 
 
 def test_the_app_tells_a_cut_answer_from_a_cut_thought_and_where_the_limit_is(data: Path) -> None:
