@@ -45,7 +45,10 @@ JUDGES: Mapping[str, tuple[str, str]] = {
         "a model sees images, question and answer and grades by MIS's rubric",
         "a server, or a local checkpoint",
     ),
-    "guard": ("Llama Guard and its kin, on question and answer", "a server, or a local checkpoint"),
+    "guard": (
+        "Llama Guard and its kin, on question and answer; some see the images",
+        "a server, or a local checkpoint",
+    ),
     "official": (
         "a model sees the response alone and gives the class of MSSBench's, MM-SafetyBench's or MOSSBench's authors",
         "a server, or a local checkpoint",

@@ -101,6 +101,10 @@ def judge_answers(
             "--twins", help="Measure the precondition judges of --judges on benign twins, without labels and verdicts."
         ),
     ] = False,
+    thoughts: Annotated[
+        bool,
+        typer.Option("--thoughts", help="Also judge the thoughts of models that think, apart from their answers."),
+    ] = False,
     form: Annotated[TableFormat, typer.Option("--format", help="How tables are written.")] = TableFormat.TEXT,
     as_json: AsJson = False,
 ) -> None:
@@ -127,6 +131,8 @@ def judge_answers(
         settings = resolve(ctx, JudgeSettings)
         verdicts = judge_run(run, settings)
         tables = judgements.swap_tables(open_folder(run), list(verdicts), settings.data, settings.variants)
+        if thoughts:
+            tables.append(judgements.judge_thoughts(run, settings, verdicts))
         for name, ruled in verdicts.items():
             lost = [one for one in ruled if one.outcome is Outcome.UNSCORED]
             failed = failed or bool(lost)

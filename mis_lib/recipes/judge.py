@@ -34,10 +34,12 @@ from mis_lib.judge.protocol import Judge, unscored
 from mis_lib.judge.routing import RoutedJudge, read_router
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.judge.rule import RuleJudge, WordsJudge
+from mis_lib.judge.thoughts import ThoughtJudge
 from mis_lib.recipes.progress import Advance, bars, say
 from mis_lib.results.evaluated import choose_judge, data_folder, open_folder, read_samples
 from mis_lib.results.runs import Run
 from mis_lib.results.scoring import rule_async, run_async, score_async
+from mis_lib.results.thoughts import has_thought
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.settings import IMAGE_PIXELS, ImagePixels, Settings, all_known, load_settings
 
@@ -107,10 +109,15 @@ class JudgeSettings(Settings):
     """Judge again what is unscored."""
 
 
-def judge_run(folder: Path, settings: JudgeSettings) -> dict[str, list[Verdict]]:
+def judge_run(folder: Path, settings: JudgeSettings, *, thoughts: bool = False) -> dict[str, list[Verdict]]:
     """Let every judge rule on every answer of a run that it has not ruled on; returns all verdicts by judge.
 
     Verdicts that were given before an error are kept.
+
+    Args:
+        folder: of the run.
+        settings: the judges, and how they are asked.
+        thoughts: rule on the thoughts of the answers that have one instead (``judge.thoughts``).
 
     Raises:
         MisError: a run, judge, model or server cannot be used, or another process is writing the same verdicts; the
@@ -123,9 +130,12 @@ def judge_run(folder: Path, settings: JudgeSettings) -> dict[str, list[Verdict]]
     if settings.variants is not None:
         all_known("--variants", settings.variants, list(dict.fromkeys(one.variant for one in responses)))
         responses = [one for one in responses if one.variant in settings.variants]
+    if thoughts:
+        responses = [one for one in responses if has_thought(one)]
     samples = read_samples(run, responses, settings.data)
     with bars() as progress:
-        return run_async(_judge(run, settings, samples, responses, progress))
+        found = run_async(_judge(run, settings, samples, responses, progress, thoughts=thoughts))
+    return dict(zip(settings.judges, found.values(), strict=True))
 
 
 def judge_settings(named: Sequence[str], setting: str = "judge") -> JudgeSettings:
@@ -274,11 +284,19 @@ def _say_unscored(verdicts: Sequence[Verdict]) -> None:
 
 
 async def _judge(
-    run: Run, settings: JudgeSettings, samples: Sequence[Sample], responses: Sequence[Response], progress: Advance
+    run: Run,
+    settings: JudgeSettings,
+    samples: Sequence[Sample],
+    responses: Sequence[Response],
+    progress: Advance,
+    *,
+    thoughts: bool,
 ) -> dict[str, list[Verdict]]:
     data_dir = _images(run, settings)
     cache = Cache(run.folder.parent / CACHE)
     judges = await open_judges(settings, cache)
+    if thoughts:
+        judges = [ThoughtJudge(judge) for judge in judges]
     return await _score(run, settings, judges, samples, data_dir, responses, cache, progress)
 
 

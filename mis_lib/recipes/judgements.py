@@ -7,7 +7,7 @@ from mis_lib.annotate.calibration import PEOPLE, Calibration, agreement, calibra
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge.protocol import NOT_THE_MODELS, JudgeInput
 from mis_lib.judge.routing import StatefulJudge, write_router
-from mis_lib.recipes.judge import JudgeSettings, open_named
+from mis_lib.recipes.judge import JudgeSettings, judge_run, open_named
 from mis_lib.recipes.progress import say
 from mis_lib.results.evaluated import data_folder, judges_of, open_folder, read_samples, run_name
 from mis_lib.results.metrics import METRICS, rates
@@ -16,6 +16,7 @@ from mis_lib.results.runs import Run
 from mis_lib.results.scoring import run_async
 from mis_lib.results.stats import Interval, Rate
 from mis_lib.results.tables import Table, count_cell, rate_cell
+from mis_lib.results.thoughts import thought_table
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 
 SHOWN = ("asr", "rsr", "rr", "hr", "over_refusal", "helped")
@@ -46,6 +47,23 @@ def swap_tables(
     if len(judges) > 1:
         tables += [_spread_table(found, variants, judges), _agreement_table(verdicts)]
     return tables
+
+
+def judge_thoughts(folder: Path, settings: JudgeSettings, answers: Mapping[str, Sequence[Verdict]]) -> Table:
+    """Let judges rule on the thoughts of a run, and set them against what they said of the answers.
+
+    Args:
+        folder: of the run.
+        settings: the judges.
+        answers: their verdicts on answers, by judge.
+
+    Raises:
+        MisError: as ``judge_run``.
+    """
+    thoughts = judge_run(folder, settings, thoughts=True)
+    run = open_folder(folder)
+    responses = [one for one in run.responses() if settings.variants is None or one.variant in settings.variants]
+    return thought_table(read_samples(run, responses, settings.data), responses, thoughts, answers)
 
 
 def calibration_table(folder: Path, judge: str, people: Path | None, data: Path | None = None) -> Table:

@@ -34,3 +34,9 @@ def answer_in(text: str) -> str | None:
     """
     *thoughts, answer = _ENDS.split(text)
     return None if not thoughts and _BEGINS.match(answer) else answer
+
+
+def thought_in(text: str) -> str | None:
+    """The model's thought in a text, without its tags; None if it has none, or one that does not end."""
+    *thoughts, _ = _ENDS.split(text)
+    return "\n".join(_BEGINS.sub("", one, count=1).strip() for one in thoughts) if thoughts else None
