@@ -8,7 +8,7 @@ file that holds it.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -89,6 +89,8 @@ class Sample(Record):
     question: str
     images: list[str]
     history: list[EarlierTurn] = Field(default=[], exclude_if=lambda value: not value)
+    judged: Literal["last", "any"] = Field(default="last", exclude_if=lambda value: value == "last")
+    """Which answers make a harmful dialogue unsafe: the last one, or any of the model's."""
     category: str | None = None
     sub_category: str | None = None
     split: str = Split.TRAIN
@@ -140,13 +142,13 @@ class Step(Record):
 
 
 class Reply(Record):
-    """The answer to an earlier turn of a dialogue, as the next turn found it."""
+    """The answer to an earlier turn of a dialogue."""
 
     text: str
-    """Without a thought."""
     finish_reason: str
     """As in ``Response``, or "given": the row fixes it."""
     thought: str = Field(default="", exclude_if=lambda value: not value)
+    """As in ``Response``; the next turn found the answer without it."""
 
 
 class Response(Record):

@@ -24,7 +24,7 @@ from mis_lib.data.formats import system_prompt
 from mis_lib.generate.prompting import Prompting
 from mis_lib.prompts import Past
 from mis_lib.schema import Reply, Response, Sample, Step
-from mis_lib.text.thoughts import answer_in, written
+from mis_lib.text.thoughts import given, written
 
 T = TypeVar("T")
 GIVEN = "given"
@@ -88,8 +88,7 @@ class Said(NamedTuple):
     @property
     def answer(self) -> str:
         """What follows a thought; empty where nothing does."""
-        whole = written(self.thought, self.text, self.finish_reason)
-        return (answer_in(whole) or "").strip()
+        return given(self)
 
 
 class Ruled(NamedTuple):
@@ -154,10 +153,10 @@ def converse(prompting: Prompting, sample: Sample) -> Flow:
             if said.finish_reason in ENDS:
                 return Defended(said, tuple(steps), tuple(earlier), spent)
             spent += 0 if found.steps else said.tokens
-            earlier.append(Reply(text=said.answer, finish_reason=said.finish_reason, thought=said.thought))
+            earlier.append(Reply(text=said.text, finish_reason=said.finish_reason, thought=said.thought))
         else:
             earlier.append(Reply(text=turn.answer, finish_reason=GIVEN))
-        history.append(Past(prompting.asked(turn.question)[0], earlier[-1].text, turn.images))
+        history.append(Past(prompting.asked(turn.question)[0], given(earlier[-1]), turn.images))
     shown = len(sample.images_of_turns[-1])
     last = yield from defend(prompting, sample.question, system, shown, tuple(history))
     return Defended(last.said, (*steps, *last.steps), tuple(earlier), spent)

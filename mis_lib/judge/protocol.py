@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Protocol
 
 from mis_lib.clients.images import encode, is_png_or_jpeg, whole_file
 from mis_lib.files import digest_json, load_image
-from mis_lib.schema import Outcome, Response, Sample
-from mis_lib.text.thoughts import answer_in, written
+from mis_lib.prompts import Past
+from mis_lib.schema import Outcome, Reply, Response, Sample
+from mis_lib.text.thoughts import answer_in, given, written
 
 NOT_THE_MODELS = {
     "cancelled": "a person stopped the response",
@@ -35,12 +36,21 @@ class JudgeInput:
     """As the model wrote it, with its thought (``<think>``) if it has one."""
     finish_reason: str
     data_dir: Path
+    earlier: tuple[Reply, ...] = ()
+    """Of a dialogue, the answers before; empty where the row fixes all of them."""
 
     @classmethod
     def of(cls, sample: Sample, response: Response, data_dir: Path) -> "JudgeInput":
         """The case of a stored response."""
         text = written(response.thought, response.text, response.finish_reason)
-        return cls(sample, text, response.finish_reason, data_dir)
+        return cls(sample, text, response.finish_reason, data_dir, response.earlier)
+
+    @property
+    def history(self) -> list[Past]:
+        """What was asked and answered before, as the user saw it."""
+        fixed = [Past(turn.question, turn.answer or "", turn.images) for turn in self.sample.history]
+        said = zip(fixed, self.earlier, strict=False)
+        return [past._replace(answer=given(reply)) for past, reply in said] or fixed
 
     @property
     def answer(self) -> str:

@@ -26,6 +26,7 @@ from mis_lib.results.runs import ENVIRONMENT, Run, RunConfig
 from mis_lib.results.stats import Rate
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.settings import ExportedImages
+from mis_lib.text.thoughts import given
 
 ATTACHMENT = "attachment://"
 STOPS = {"stop": "stop", "length": "max_tokens", "content_filter": "content_filter"}
@@ -179,7 +180,7 @@ def _asked(prompting: Prompting, sample: Sample, shown: Sequence[str], response:
     """The turns as the variant was asked, images before the text; without an answer, a dialogue as its row has it."""
     question, system = prompting.asked(sample.question, system_prompt(sample))
     turns, left = [{"role": "system", "content": system}] if system else [], list(shown)
-    replies = [one.text for one in response.earlier] if response else [turn.answer for turn in sample.history]
+    replies = [given(one) for one in response.earlier] if response else [turn.answer for turn in sample.history]
     for turn, reply in zip(sample.history, replies, strict=False):  # one that broke off has fewer
         turns.append(_user(prompting.asked(turn.question)[0], left[: turn.images]))
         turns.append({"role": "assistant", "content": reply or ""})

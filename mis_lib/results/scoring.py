@@ -16,6 +16,7 @@ from mis_lib.clients.cache import Streak, work_through
 from mis_lib.clients.protocol import Unavailable
 from mis_lib.errors import ImageError
 from mis_lib.files import append_record, open_append, write_records
+from mis_lib.judge.dialogue import rule_on
 from mis_lib.judge.protocol import CUT_THOUGHT, NOT_THE_MODELS, Judge, JudgeInput, Ruling, unscored
 from mis_lib.judge.rule import RuleJudge, WordsJudge
 from mis_lib.results.evaluated import data_folder
@@ -160,7 +161,7 @@ async def _decide(judge: Judge, case: JudgeInput, streak: Streak) -> Ruling:
         return unscored(CUT_THOUGHT)
     try:
         streak.check()
-        ruling = await judge.decide(case)
+        ruling = await rule_on(judge, case)
     except Unavailable as error:
         streak.length += 1
         return unscored(f"the judge could not be reached: {error}; --retry_unscored asks again")

@@ -5,6 +5,7 @@ given of it.
 """
 
 import re
+from typing import Protocol
 
 _ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _BEGINS = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
@@ -25,6 +26,30 @@ def written(thought: str, answer: str, finish_reason: str | None) -> str:
     if not answer and finish_reason != "stop":
         return f"<think>{thought}"
     return f"<think>{thought}</think>\n\n{answer}".rstrip()
+
+
+class Spoken(Protocol):
+    """What a model said, as responses and earlier replies keep it."""
+
+    @property
+    def text(self) -> str:
+        """The answer, with the thought if no parser took it out."""
+        ...
+
+    @property
+    def thought(self) -> str:
+        """What a parser took out."""
+        ...
+
+    @property
+    def finish_reason(self) -> str:
+        """Why it ended."""
+        ...
+
+
+def given(one: Spoken) -> str:
+    """What the user is given: the answer without the thought; empty where the thought does not end."""
+    return (answer_in(written(one.thought, one.text, one.finish_reason)) or "").strip()
 
 
 def answer_in(text: str) -> str | None:

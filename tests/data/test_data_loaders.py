@@ -33,6 +33,7 @@ SAMPLES = {
     "mossbench": {"test": 2, "contrast": 1},
     "vlsbench": {"test": 2},
     "mir_safetybench": {"test": 2},
+    "mtmcs": {"type_a": 2, "type_b": 2, "type_a_text": 2, "type_b_text": 2},
     "holisafe": {"test": 2},
     "usb": {"base": 2, "hard": 1},
     "vlsu": {"safe": 1, "borderline": 1, "unsafe": 1},
@@ -281,6 +282,28 @@ def test_mir_safetybench_has_two_to_four_images(tmp_path: Path) -> None:
     edit(tmp_path, "Privacy/Temporal_Jump_final.json", lambda rows: rows[0].update(images=rows[0]["images"][:1]))
     with pytest.raises(DataError, match="field 'images': expected 2 to 4 images"):
         read(tmp_path, "mir_safetybench", "test")
+
+
+def test_twins_of_mtmcs_differ_in_the_last_turn_or_in_the_first(published: Callable[[str], Path]) -> None:
+    folder = published("mtmcs")
+    for split, shared in (("type_a", [True, True, False]), ("type_b", [False, True, True])):
+        unsafe, safe = read(folder, "mtmcs", split)
+        asked = [[*(turn.question for turn in one.history), one.question] for one in (unsafe, safe)]
+        assert [a == b for a, b in zip(*asked, strict=True)] == shared
+        assert (unsafe.twin_id, safe.twin_id) == (safe.id, unsafe.id)
+        assert (unsafe.harmful, unsafe.judged, safe.harmful, safe.judged) == (True, "any", False, "last")
+        assert unsafe.images == safe.images and [turn.images for turn in unsafe.history] == [1, 0]
+        assert all(turn.answer is None for turn in unsafe.history), "the model that is asked answers"
+        text = read(folder, "mtmcs", f"{split}_text")[0]
+        assert text.images == [] and [turn.question for turn in text.history] == asked[0][:2]
+
+
+def test_a_dialogue_of_mtmcs_without_a_turn_is_named(tmp_path: Path) -> None:
+    row = {"id": 1, "image": "a.png", "multimodal_dialogue": {"safe_r1": "A", "unsafe_r1": "B", "r3": "C"}}
+    put_images(tmp_path, "a.png")
+    put_lines(tmp_path, "type_b.jsonl", [row])
+    with pytest.raises(DataError, match="row 1: field 'r2': expected a turn of the user"):
+        read(tmp_path, "mtmcs", "type_b")
 
 
 def test_the_last_letter_of_holisafe_decides(published: Callable[[str], Path], tmp_path: Path) -> None:
