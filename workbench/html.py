@@ -17,7 +17,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.ext import Extension
 from markupsafe import Markup, escape
 
-from mis_lib.files import spreadsheet_safe
 from mis_lib.schema import Outcome
 from mis_lib.text.headings import FENCE, ROW
 from workbench.background import Phase, Status
@@ -139,13 +138,6 @@ def table(
     ]
     cut = f" The first {SHOWN:,} of {len(frame):,} rows; the file has all." if len(frame) > SHOWN else ""
     return macros("shared.html").table(name, headings, kinds, numbers, rows, (note + cut).strip())
-
-
-def csv_text(frame: pd.DataFrame) -> str:
-    """The whole frame as CSV; no cell of it is a formula to a spreadsheet."""
-    texts = [column for column in frame.columns if not pd.api.types.is_numeric_dtype(frame[column])]
-    safe = frame.assign(**{column: [spreadsheet_safe(value) for value in frame[column]] for column in texts})
-    return safe.to_csv(index=False, lineterminator="\r\n")
 
 
 def _is_number(frame: pd.DataFrame, column: str) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import hold, write_atomic
@@ -28,6 +28,7 @@ from mis_lib.recipes.progress import FILE_VARIABLE, Step, read_step
 from mis_lib.schema import Record
 
 PROGRAM = (sys.executable, "-m", "mis_lib.cli")
+BOOT = 1.5  # seconds: systems round the time at which they began to whole ones
 TAIL = 4000  # bytes of the output that are shown
 
 
@@ -42,6 +43,8 @@ class Job(Record):
     pid: int
     created: float
     """When the process began, in seconds since 1970, as the system has it."""
+    since_boot: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Seconds from the system's start to the process's, which stay where the clock is set."""
     started: str
 
 
@@ -66,8 +69,9 @@ class Jobs:
                 env={**os.environ, FILE_VARIABLE: str(progress)},
             )  # fmt: skip
         self._children[process.pid] = process
+        created, since_boot = _begun(psutil.Process(process.pid))
         job = Job(
-            name=name, command=tuple(command), pid=process.pid, created=psutil.Process(process.pid).create_time(),
+            name=name, command=tuple(command), pid=process.pid, created=created, since_boot=since_boot,
             started=datetime.now(UTC).isoformat(timespec="seconds"), **more,
         )  # fmt: skip
         write_atomic(self._file(name, "json"), job.model_dump_json(indent=1).encode())
@@ -127,10 +131,18 @@ class Jobs:
             return None
         try:
             process = psutil.Process(job.pid)
-            same = abs(process.create_time() - job.created) < 0.5
+            created, since_boot = _begun(process)
+            unset = job.since_boot is not None and abs(since_boot - job.since_boot) < BOOT
+            same = abs(created - job.created) < 0.5 or unset
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
+
+
+def _begun(process: psutil.Process) -> tuple[float, float]:
+    """When a process began, in seconds since 1970 and since the system's start."""
+    created = process.create_time()
+    return created, created - psutil.boot_time()
 
 
 def check_name(name: str) -> None:

@@ -88,13 +88,18 @@ def begin(*packages: str) -> None:
 
 
 def finding(text: str) -> None:
-    """Show what has been found, in Markdown; the numbers in it come from the cell's data."""
-    display(Markdown(f"**Finding.** {text}"))
+    """Show what has been found, in Markdown; the numbers and names in it come from the cell's data."""
+    display(prose(f"**Finding.** {text}"))
 
 
 def conclusions(*lines: str) -> None:
     """Show the closing list, "What we now know"."""
-    display(Markdown("\n".join(f"- {line}" for line in lines)))
+    display(prose("\n".join(f"- {line}" for line in lines)))
+
+
+def prose(text: str) -> Markdown:
+    """Markdown in which HTML is shown as text: it may come from a data set."""
+    return Markdown(text.replace("<", "&lt;"))
 
 
 def skipped(what: str, *, why: str, then: str) -> None:

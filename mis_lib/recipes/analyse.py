@@ -138,10 +138,11 @@ def _keep(
     run: Run, settings: AnalyseSettings, frames: dict[str, "pd.DataFrame"], figures: dict[str, "go.Figure"]
 ) -> None:
     from mis_lib.results.figures.style import write_page
+    from mis_lib.results.tables import csv_text
 
     write_atomic(run.folder / SETTINGS, dump_settings(settings).encode())
     for name, frame in frames.items():
-        write_atomic(run.folder / f"{name}.csv", frame.to_csv(index=False).encode())
+        write_atomic(run.folder / f"{name}.csv", csv_text(frame).encode())
         write_atomic(run.folder / f"{name}.json", f"{frame.to_json(orient='records', indent=1)}\n".encode())
     for name, figure in figures.items():
         write_page(run.folder / f"{name}.html", figure, title=f"{name} [{run.config.tag}]")

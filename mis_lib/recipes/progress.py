@@ -96,6 +96,7 @@ class Kept:
     def __init__(self, listener: Progress, file: Path) -> None:
         self._listener, self._file = listener, file
         self._moves = False  # a bar has moved that is still shown: messages are about its parts
+        self._began = time.monotonic()
         self._step = Step(what="starting", began=time.time(), now=time.time())
         self._write()
 
@@ -144,17 +145,20 @@ class Kept:
             self._moves = False
 
     def _reach(self, what: str, text: str, done: int, total: int | None) -> None:
-        now, before = time.time(), self._step
+        # Lengths by a clock that nobody sets; the time of day only says when that was.
+        now, lasted, before = time.time(), time.monotonic() - self._began, self._step
         if is_new := what != before.what:
-            ended = before.ended | {before.what: (now - before.began, before.done - before.first)}
+            ended = before.ended | {before.what: (lasted, before.done - before.first)}
             self._step = Step(what=what, text=text, first=done, done=done, total=total, began=now, now=now, ended=ended)
+            self._began = time.monotonic()
         else:
-            self._step = before.model_copy(update={"text": text, "done": done, "total": total, "now": now})
-        if is_new or done == total or now - self._written > EVERY:
+            moved = {"text": text, "done": done, "total": total, "began": now - lasted, "now": now}
+            self._step = before.model_copy(update=moved)
+        if is_new or done == total or time.monotonic() - self._written > EVERY:
             self._write()
 
     def _write(self) -> None:
-        self._written = time.time()
+        self._written = time.monotonic()
         with suppress(OSError):  # a full disk ends the work itself, with its own words
             write_atomic(self._file, self._step.model_dump_json().encode(), sync=False)
 

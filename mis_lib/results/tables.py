@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from mis_lib.files import write_atomic
+from mis_lib.files import spreadsheet_safe, write_atomic
 from mis_lib.results.stats import Interval, Rate
 from mis_lib.settings import TableFormat
 
@@ -58,11 +58,17 @@ class Table(NamedTuple):
     def csv(self) -> str:
         """The records with a header line; nothing where there are none."""
         frame = pd.DataFrame(map(rounded, self.records), dtype=object)
-        return "" if frame.empty else frame.to_csv(index=False, lineterminator="\n")
+        return "" if frame.empty else csv_text(frame)
 
     def document(self) -> dict[str, Any]:
         """What JSON holds of the table."""
         return {"title": self.title, "note": self.note, "records": [rounded(record) for record in self.records]}
+
+
+def csv_text(frame: pd.DataFrame, *, lineterminator: str = "\n") -> str:
+    """A whole frame as CSV; no cell of it is a formula to a spreadsheet."""
+    safe = frame.map(spreadsheet_safe).rename(columns=spreadsheet_safe)
+    return safe.to_csv(index=False, lineterminator=lineterminator)
 
 
 def render(tables: Sequence[Table], form: TableFormat) -> str:

@@ -20,7 +20,14 @@ from mis_lib.cli.main import app
 from mis_lib.clients.protocol import CannotAnswer, ChatAsk, ChatReply, ImageAsk, Unavailable, digest_bytes
 from mis_lib.construct.stages.context import BUILT_IN, Context, TeacherRole, read_prompts
 from mis_lib.construct.stages.forms import fold
-from mis_lib.construct.stages.inputs import REVIEW, ReviewChoice, ReviewDecision, built_in_seeds, read_decisions
+from mis_lib.construct.stages.inputs import (
+    REVIEW,
+    ReviewChoice,
+    ReviewDecision,
+    built_in_seeds,
+    read_decisions,
+    write_review,
+)
 from mis_lib.construct.stages.offline import FAINT, DrawnImages, OfflineTeacher, find_concept, ink_share
 from mis_lib.construct.stages.pipeline import ALL_STAGES, NAMES, STAGES, build, run_stage
 from mis_lib.construct.stages.records import Account, Draft, Entry, EntryStatus, Seed
@@ -535,6 +542,17 @@ def test_people_decide_in_the_table_and_their_word_counts(tmp_path: Path) -> Non
     assert read_decisions(table) == decisions  # written again with what is in it
     kept = next(sample for sample in samples(tmp_path) if sample.id == rows[2]["id"])
     assert [step["teacher"] for step in kept.provenance["lineage"] if step["stage"] == "review"] == ["person"]
+
+
+def test_a_spreadsheet_runs_no_cell_of_the_review_and_a_decision_survives_it(tmp_path: Path) -> None:
+    table, item = tmp_path / REVIEW, {"id": "@1", "question": '=HYPERLINK("http://x")', "content": "item-1"}
+    said = ReviewDecision(decision=ReviewChoice.KEEP, id="@1", note="+1", content="item-1", question="")
+    for _ in range(2):  # written, read back, written again
+        write_review(table, [item], {"item-1": said})
+        said = read_decisions(table)["item-1"]
+    (row,) = csv.DictReader(table.read_text().splitlines())
+    assert (row["id"], row["question"], row["note"]) == ("'@1", f"'{item['question']}", "'+1")
+    assert said.decision is ReviewChoice.KEEP
 
 
 def test_where_review_is_required_items_wait_for_it(tmp_path: Path) -> None:

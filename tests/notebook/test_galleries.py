@@ -65,6 +65,12 @@ def test_texts_of_data_are_never_markup(folder: Path) -> None:
     assert "<script>" not in page and "&lt;script&gt;" in page
 
 
+def test_a_finding_shows_markup_of_data_as_text() -> None:
+    assert (
+        show.prose("**Most** are <img src=x onerror=alert(1)>").data == "**Most** are &lt;img src=x onerror=alert(1)>"
+    )
+
+
 def test_a_verdict_is_to_be_guessed_first(folder: Path) -> None:
     response = Response(
         sample_id="x-True", variant="mini", text="<b>Sure</b>.", tokens=2, seconds=1, finish_reason="stop"

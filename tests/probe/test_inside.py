@@ -581,9 +581,9 @@ class TestFigures:
         assert colours_of(["mirage", "mini"])["mini"] == colours_of(["mini", "own"])["mini"]
         assert len(set(colours_of(["own", "mini", "mirage", "textual"]).values())) == 4
         draw, frame = self.frames()["formats"]
-        write_page(tmp_path / "page.html", draw(frame), title="formats")
+        write_page(tmp_path / "page.html", draw(frame), title="formats </title><script>")
         page = (tmp_path / "page.html").read_text()
-        assert "<script src" not in page
+        assert "<script src" not in page and "<title>formats &lt;/title&gt;&lt;script&gt;</title>" in page
         assert "<link" not in page.split("<body>")[0]
 
 

@@ -179,6 +179,18 @@ def test_a_command_keeps_the_step_that_it_is_at(tmp_path: Path) -> None:
     assert set(step.ended) == {"starting", "Loading the model", "Image features"}
 
 
+def test_a_clock_that_is_set_back_stops_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, now = Kept(Silent(), tmp_path / "step"), time.time()
+    with kept.bar("training") as advance:
+        advance("loss 1.2", 1, 40)
+        monkeypatch.setattr(time, "time", lambda: now - 3600)
+        advance("loss 1.1", 3, 40)
+        kept.say("Image features: 1 of 9")
+    step = read_step(tmp_path / "step")
+    assert step is not None and 0 <= step.ended["training"][0] < 60
+    assert 0 <= step.now - step.began < 60
+
+
 @pytest.mark.parametrize(("words", "is_done"), [([], True), (["--judges", "gone"], False)])
 def test_only_a_command_that_did_everything_is_finished(tmp_path: Path, words: list[str], *, is_done: bool) -> None:
     run = fake_run(tmp_path / "runs", mini_data(tmp_path / "mini"))

@@ -19,9 +19,10 @@ from support.fakes import mini_data, ready_host
 
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.files import read_records, write_records
+from mis_lib.results.tables import Table, csv_text
 from mis_lib.schema import Outcome, Sample, Verdict
 from workbench.gate import GRADIOS
-from workbench.html import csv_text, table
+from workbench.html import table
 from workbench.links import Link, Tab, resolve_run
 from workbench.results import view as results
 from workbench.results.evaluations import Evaluations
@@ -273,6 +274,8 @@ def test_cells_that_begin_like_formulas_are_harmless_and_numbers_stay_numbers() 
     rows = list(csv.DictReader(io.StringIO(csv_text(frame))))
     assert [row["text"] for row in rows] == ["'=1+1", "'+x", "'-y", "'@z", "'\t=1", "plain"]
     assert rows[0]["value"] == "-1.5"
+    table = Table("t", "T", ["Category"], [["=1+1"]], [{"category": "=1+1", "=2": 3}])
+    assert table.csv() == "category,'=2\n'=1+1,3\n"
 
 
 def test_markup_in_a_table_is_shown_as_text() -> None:

@@ -159,6 +159,24 @@ def test_a_process_id_that_the_system_gave_to_another_is_not_ours(trainings: Tra
         other.wait()
 
 
+@pytest.mark.parametrize(("later", "state"), [(0.0, State.RUNNING), (60.0, State.STOPPED)])
+def test_a_process_is_known_after_the_clock_was_set(trainings: Trainings, later: float, state: State) -> None:
+    """Its time of day is another one then; how long after the system's start it began is not."""
+    running = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        created = psutil.Process(running.pid).create_time()
+        (trainings.runs / "mine").mkdir(parents=True)
+        job = Job(
+            name="mine", command=("x",), pid=running.pid, created=created - 3600,
+            since_boot=created - psutil.boot_time() - later, started="2026-01-01T00:00:00+00:00",
+        )  # fmt: skip
+        (trainings.runs / "mine" / JOB).write_text(job.model_dump_json())
+        assert trainings.state("mine") is state
+    finally:
+        running.kill()
+        running.wait()
+
+
 @pytest.mark.parametrize(
     ("config", "pairs", "message"),
     [

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from mis_lib.errors import MisError
+from mis_lib.results.tables import csv_text
 from workbench import html
 from workbench.background import Phase
 from workbench.components import QUIET, REFRESH, SAVE_FILE, actions_js, error_block, file_text, html_block
@@ -13,7 +14,7 @@ from workbench.data import live_item, view
 from workbench.data.datasets import BENIGN, HARMFUL, DataSet, Shelf
 from workbench.data.live_item import EDITABLE, LiveItem
 from workbench.host import Host
-from workbench.html import csv_text, macros
+from workbench.html import macros
 from workbench.links import Link, Navigation, PromptPort, Tab, not_there
 from workbench.prompt import Prompt
 
@@ -105,7 +106,7 @@ class DataHandlers:
             report, frame = view.report(name, self.shelf.check(name))
         except PROBLEMS as error:
             return {parts.report: "", parts.checked: Checked(), parts.errors: html.error_bar([str(error)])}
-        file = file_text(f"findings-{name}.csv", "text/csv", csv_text(frame))
+        file = file_text(f"findings-{name}.csv", "text/csv", csv_text(frame, lineterminator="\r\n"))
         return {parts.report: report, parts.checked: Checked(name, file), parts.errors: ""}
 
     def renamed(self, name: str | None, checked: Checked) -> Update:

@@ -16,6 +16,7 @@ import pandas as pd
 from mis_lib.errors import DataError, MisError, SettingsError
 from mis_lib.results.metrics import ALL, METRICS
 from mis_lib.results.runs import LONGEST, NOTE, read_note, write_note
+from mis_lib.results.tables import csv_text
 from workbench import html
 from workbench.components import (
     QUIET,
@@ -271,7 +272,7 @@ class ResultsHandlers:
             name, frame = self._frame(self._settled(Choice(*values), strict=False))
         except (MisError, OSError) as error:
             return "", html.error_bar([str(error)])
-        return file_text(f"{name}.csv", "text/csv", html.csv_text(frame)), ""
+        return file_text(f"{name}.csv", "text/csv", csv_text(frame, lineterminator="\r\n")), ""
 
     def note_of(self, name: str | None) -> tuple[dict[str, Any], str]:
         """The note of the run that is chosen, and nothing under it."""

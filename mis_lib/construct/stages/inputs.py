@@ -28,7 +28,7 @@ from mis_lib.construct.elements import Element, load_elements
 from mis_lib.construct.pairs import assign_sides, drop_leaks
 from mis_lib.construct.stages.records import Draft, Seed
 from mis_lib.errors import DataError, SettingsError
-from mis_lib.files import read_jsonl, write_atomic
+from mis_lib.files import read_jsonl, spreadsheet_safe, write_atomic
 from mis_lib.schema import TAXONOMY, Record
 
 TEXT_FIELDS = ("text", "goal", "question", "prompt", "instruction", "query", "redteam_query")
@@ -142,17 +142,22 @@ def read_decisions(path: Path) -> dict[str, ReviewDecision]:
 
 
 def write_review(path: Path, items: Iterable[Mapping[str, Any]], decisions: Mapping[str, ReviewDecision]) -> int:
-    """Write the table for people; returns how many decisions match no item in it, which are kept at its end."""
+    """Write the table for people, in which no cell is a formula to a spreadsheet.
+
+    Returns how many decisions match no item in it; they are kept at its end.
+    """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     rows = list(items)
     for row in rows:
         said = decisions.get(row["content"])
-        writer.writerow({**row, **({"decision": said.decision.value, "note": said.note} if said else {})})
+        decided = {"decision": said.decision.value, "note": said.note} if said else {}
+        writer.writerow({name: spreadsheet_safe(value) for name, value in {**row, **decided}.items()})
     shown = {row["content"] for row in rows}
     unused = [said for content, said in decisions.items() if content not in shown]
-    writer.writerows(said.model_dump(mode="json") for said in unused)
+    records = (said.model_dump(mode="json") for said in unused)
+    writer.writerows({name: spreadsheet_safe(value) for name, value in record.items()} for record in records)
     write_atomic(path, stream.getvalue().encode())
     return len(unused)
 

@@ -243,4 +243,4 @@ def write_page(path: Path, figure: go.Figure, *, title: str) -> None:
     """Write a figure as a page that needs no other file and no network, light or dark as its reader has it."""
     chart = figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG)
     script = f'<script type="text/javascript">{get_plotlyjs()}</script>'
-    write_atomic(path, _PAGE.format(title=title, ink=INK_RULE, figure=script + chart).encode())
+    write_atomic(path, _PAGE.format(title=escape(title), ink=INK_RULE, figure=script + chart).encode())
