@@ -133,7 +133,6 @@ def test_fine_tuning_on_answers_refuses_the_settings_of_another_method() -> None
         train(DpoSettings(model="mini"))
 
 
-
 @pytest.mark.usefixtures("reported")
 def test_dpo_moves_towards_the_preferred_answers_and_leaves_the_base_alone(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
