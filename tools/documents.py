@@ -57,6 +57,7 @@ JUDGES: Mapping[str, tuple[str, str]] = {
         "chains of yes-no questions of a constitution, each asked without images, too",
         "a model that gives probabilities",
     ),
+    "people": ("the labels of annotators; what nobody labelled is unscored", "labels on the answers of the run"),
     "panel": ("several judges as one: the majority of their outcomes, or the mean of their scores", "the other judges"),
     "routed": ("a cheap judge first, an expensive one where a router says so", "two judges and mis judge --route"),
 }
@@ -104,9 +105,9 @@ def update(path: Path, program: object, *, check: bool) -> str:
 
 
 def notebooks(program: object) -> str:
-    """The notebooks in order, with links from ``docs/tutorials``."""
+    """The notebooks in order."""
     rows = [
-        (f"[{one.title}](../../notebooks/{one.path.name})", one.about, one.cost.partition(" on two cores")[0])
+        (f"[`{one.name}`](notebooks/{one.path.name})", one.about, one.cost.partition(" on two cores")[0])
         for one in all_notebooks()
     ]
     return markdown(("notebook", "what you will see", "two cores"), rows)

@@ -35,6 +35,7 @@ from mis_lib.judge.routing import RoutedJudge, read_router
 from mis_lib.judge.rubric import RubricJudge
 from mis_lib.judge.rule import RuleJudge, WordsJudge
 from mis_lib.judge.thoughts import ThoughtJudge
+from mis_lib.recipes.people import people_judge
 from mis_lib.recipes.progress import Advance, bars, say
 from mis_lib.results.evaluated import choose_judge, data_folder, open_folder, read_samples
 from mis_lib.results.runs import Run
@@ -43,12 +44,14 @@ from mis_lib.results.thoughts import has_thought
 from mis_lib.schema import Outcome, Response, Sample, Verdict
 from mis_lib.settings import IMAGE_PIXELS, ImagePixels, Settings, all_known, load_settings
 
-Kind = Literal["rule", "words", "rubric", "guard", "precondition", "official", "panel", "routed"]
+Kind = Literal["rule", "words", "rubric", "guard", "precondition", "official", "people", "panel", "routed"]
 KINDS = get_args(Kind)
 CACHE = "asked"
 OF_OTHERS = ("panel", "routed")  # made of judges that are opened before them
-BLIND = frozenset({"rule", "words", "guard", "official", *OF_OTHERS})  # others need the images; some guards see them
-ALONE = frozenset({"rule", "words"})  # kinds that need no target
+BLIND = frozenset(
+    {"rule", "words", "guard", "official", "people", *OF_OTHERS}
+)  # others need the images; some guards see them
+ALONE = frozenset({"rule", "words", "people"})  # kinds that need no target
 FILES = (".yaml", ".yml")
 
 
@@ -57,7 +60,8 @@ class JudgeSpec(Settings):
 
     kind: Kind
     target: str | None = None
-    """URL or URL#MODEL, local:PATH or local:mini; rule and words need none; panel: names of judges, with commas."""
+    """URL or URL#MODEL, local:PATH or local:mini; rule and words need none; panel: names of judges, with commas;
+    people: JSON Lines of verdicts [default: the annotations next to the run]."""
     max_tokens: int = Field(default=1024, ge=1)
     """rubric: longest reply."""
     seed: int = Field(default=0, ge=0)
@@ -90,7 +94,7 @@ class JudgeSettings(Settings):
     judges: dict[Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")], JudgeSpec] = Field(
         default={"rule": JudgeSpec(kind="rule")}, min_length=1
     )
-    """[NAME:]KIND[=URL#MODEL|local:PATH]: rule, words, rubric, guard, precondition, official, panel (default: rule)."""
+    """[NAME:]KIND[=URL#MODEL|local:PATH]: rule, words, rubric, guard, precondition, official, people, panel [rule]."""
     data: Path | None = None
     """Folder of samples and images, if it has moved since the run."""
     variants: tuple[str, ...] | None = None
@@ -222,7 +226,7 @@ def verdicts_on(
 
     async def ruled(progress: Advance) -> list[Verdict]:
         cache = Cache(run.folder.parent / CACHE)
-        judge = (await open_judges(settings, cache))[-1]
+        judge = (await open_judges(settings, cache, run))[-1]
         found = await _score(run, settings, [judge], samples, data_dir, responses, cache, progress)
         return found[judge.name]
 
@@ -294,21 +298,26 @@ async def _judge(
 ) -> dict[str, list[Verdict]]:
     data_dir = _images(run, settings)
     cache = Cache(run.folder.parent / CACHE)
-    judges = await open_judges(settings, cache)
+    judges = await open_judges(settings, cache, run)
     if thoughts:
         judges = [ThoughtJudge(judge) for judge in judges]
     return await _score(run, settings, judges, samples, data_dir, responses, cache, progress)
 
 
-async def open_judges(settings: JudgeSettings, cache: Cache) -> list[Judge]:
+async def open_judges(settings: JudgeSettings, cache: Cache, run: Run | None = None) -> list[Judge]:
     """The judges in the order of the settings, with the replies that are cached.
+
+    Args:
+        settings: the judges.
+        cache: of replies.
+        run: whose answers are judged; None where no run keeps them.
 
     Raises:
         SettingsError, ModelError: as ``open_judge``.
     """
     judges: dict[str, Judge] = {}
     for name, spec in sorted(settings.judges.items(), key=lambda item: item[1].kind in OF_OTHERS):
-        judges[name] = await open_judge(name, spec, settings, cache, judges)
+        judges[name] = await open_judge(name, spec, settings, cache, judges, run)
     return [judges[name] for name in settings.judges]
 
 
@@ -351,9 +360,16 @@ def _images(run: Run, settings: JudgeSettings) -> Path:
 
 
 async def open_judge(
-    name: str, spec: JudgeSpec, settings: JudgeSettings, cache: Cache, judges: dict[str, Judge]
+    name: str,
+    spec: JudgeSpec,
+    settings: JudgeSettings,
+    cache: Cache,
+    judges: dict[str, Judge],
+    run: Run | None = None,
 ) -> Judge:
     """The judge that a specification describes; ``judges`` are those opened before it, for one made of others.
+
+    ``run`` is the run whose answers are judged, for people's labels of them.
 
     Raises:
         SettingsError: it lacks something, or its server has several models.
@@ -364,6 +380,13 @@ async def open_judge(
         if name != judge.name:
             raise SettingsError(f"judge {name!r}: {spec.kind} has one form only and keeps its name")
         return judge
+    if spec.kind == "people":
+        if run is None:
+            raise SettingsError(
+                f"judge {name!r}: expected answers of a run that people have labelled, found answers that are "
+                "not given yet; judge the run afterwards (mis judge RUN --judges people), or name another judge"
+            )
+        return people_judge(name, run, None if spec.target is None else Path(spec.target))
     if spec.kind == "routed":
         return _routed(name, spec, judges)
     if spec.kind == "panel":
@@ -389,7 +412,7 @@ async def open_named(run: Run, name: str, settings: JudgeSettings) -> Judge:
     Raises:
         SettingsError, ModelError: as ``open_judge``.
     """
-    return await open_judge(name, settings.judges[name], settings, Cache(run.folder.parent / CACHE), {})
+    return await open_judge(name, settings.judges[name], settings, Cache(run.folder.parent / CACHE), {}, run)
 
 
 def read_judges(named: Iterable[str], setting: str = "--judges") -> dict[str, dict[str, str]]:

@@ -7,8 +7,8 @@ from mis_lib.annotate.calibration import PEOPLE, Calibration, agreement, calibra
 from mis_lib.errors import DataError, SettingsError
 from mis_lib.judge.protocol import NOT_THE_MODELS, JudgeInput
 from mis_lib.judge.routing import StatefulJudge, write_router
-from mis_lib.recipes.judge import JudgeSettings, judge_run, open_named
-from mis_lib.recipes.progress import say
+from mis_lib.recipes.judge import JudgeSettings, is_stored, judge_run, open_named, read_judges
+from mis_lib.recipes.people import annotated
 from mis_lib.results.evaluated import data_folder, judges_of, open_folder, read_samples, run_name
 from mis_lib.results.metrics import METRICS, rates
 from mis_lib.results.routers import BUDGET, Measured, gather, measure, train_router
@@ -17,7 +17,7 @@ from mis_lib.results.scoring import run_async
 from mis_lib.results.stats import Interval, Rate
 from mis_lib.results.tables import Table, count_cell, rate_cell
 from mis_lib.results.thoughts import thought_table
-from mis_lib.schema import Outcome, Response, Sample, Verdict
+from mis_lib.schema import Response, Sample, Verdict
 
 SHOWN = ("asr", "rsr", "rr", "hr", "over_refusal", "helped")
 ROUTERS = "routers"
@@ -83,35 +83,12 @@ def calibration_table(folder: Path, judge: str, people: Path | None, data: Path 
     return _calibration_table(calibrate(verdicts[judge], labels, samples, responses, run=run_name(run)))
 
 
-def annotated(run: Run) -> list[Verdict]:
-    """People's verdicts on the answers of a run; labels of other answers with the same names are left out.
-
-    An answer is unscored if people could not decide, or differ without adjudication.
-    """
-    from mis_lib.annotate.decisions import CurrentLabels, key_of
-    from mis_lib.annotate.store import AnnotationStore
-
-    labels, name = CurrentLabels(), run_name(run)
-    labels.take(AnnotationStore(root=run.folder.parent.parent).labels())
-    there = {key_of(name, one.sample_id, one.variant, one.text) for one in run.responses()}
-    labelled = [
-        key
-        for key in labels.keys
-        if key[0] == name and any(label.decision.outcome is not None for label in labels.of(key))
-    ]
-    if gone := sum(key not in there for key in labelled):
-        say(f"{gone:,} labels are left out: {name} has another answer now than people looked at, or none")
-    return [
-        Verdict(sample_id=key[1], variant=key[2], judge=PEOPLE, outcome=labels.settled(key) or Outcome.UNSCORED)
-        for key in labelled
-        if key in there
-    ]
-
-
 def route(
     folder: Path, cheap: str, expensive: str, truth: str, settings: JudgeSettings | None = None
 ) -> tuple[Path, list[Table]]:
     """Train a router between two judges of a run, write it to the run folder, and measure it.
+
+    A judge is the name of one that has ruled, or one as ``mis judge --judges`` takes it, which rules now.
 
     Args:
         folder: of the run.
@@ -125,7 +102,10 @@ def route(
         SettingsError: a judge has not ruled on the run, or the cheap judge has ruled with another model or settings.
     """
     settings = settings or JudgeSettings()
-    named = [name for name in dict.fromkeys((cheap, expensive, truth)) if name != PEOPLE]
+    by_judge = [] if truth == PEOPLE else [truth]
+    cheap, expensive, *by_judge = _ruled_by(folder, [cheap, expensive, *by_judge], settings)
+    named = list(dict.fromkeys([cheap, expensive, *by_judge]))
+    truth = by_judge[0] if by_judge else PEOPLE
     run, verdicts, samples, responses = _ruled(folder, named, settings.data)
     true = annotated(run) if truth == PEOPLE else verdicts[truth]
     states = run_async(_states(run, cheap, settings, samples, responses)) if cheap in settings.judges else {}
@@ -135,6 +115,17 @@ def route(
     write_router(path, train_router(rows, reads=found.best, cheap=cheap, expensive=expensive, truth=truth))
     note = f"{found.cases:,} harmful answers, truth: {truth}; routers are measured on blocks they were not trained on"
     return path, [_worth_table(found, cheap, expensive, note), _curve_table(found, cheap, expensive, note)]
+
+
+def _ruled_by(folder: Path, named: Sequence[str], settings: JudgeSettings) -> Sequence[str]:
+    """The names of judges of a run; those that are no names of stored verdicts rule first."""
+    new = [one for one in dict.fromkeys(named) if not is_stored([one])]
+    if not new:
+        return named
+    specs = JudgeSettings.model_validate({"judges": read_judges(new, "--route")}).judges
+    judge_run(folder, settings.model_copy(update={"judges": specs}))
+    names = dict(zip(new, specs, strict=True))
+    return [names.get(one, one) for one in named]
 
 
 async def _states(

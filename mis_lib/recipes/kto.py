@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mis_lib.annotate.calibration import PEOPLE
 from mis_lib.errors import DataError
 from mis_lib.files import digest_json
-from mis_lib.recipes.judgements import annotated
+from mis_lib.recipes.people import annotated
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.trl import Prepared, Tell, train_by_trl
 from mis_lib.results.evaluated import data_folder, judges_of, open_folder, read_samples

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from mis_lib.cli.main import app
 from mis_lib.data.sources import find_source, load
-from mis_lib.recipes.judgements import annotated
+from mis_lib.recipes.people import annotated
 from mis_lib.results.runs import Run
 from mis_lib.schema import Outcome, Sample
 
