@@ -131,7 +131,7 @@ class Step(Record):
     by: str
     """"model" or "guard"."""
     what: str
-    """Of the model: answer, tell, caption, without images, answer again. Of the guard: question or answer."""
+    """Of the model: answer, tell, caption, without images, answer again, edit. Of the guard: question or answer."""
     asked: str
     said: str
     """Of the guard: its reason."""

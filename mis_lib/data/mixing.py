@@ -38,6 +38,7 @@ from mis_lib.data.mixtures import (
     SampleSet,
 )
 from mis_lib.data.preflight import Progress
+from mis_lib.data.rewriting import draft_for, to_rewrite
 from mis_lib.data.sources import MIXTURE
 from mis_lib.data.tasks import QUESTION, TASKS
 from mis_lib.errors import DataError, SettingsError
@@ -144,7 +145,8 @@ def write(recipe: Recipe, arms: Arms, out: Path) -> Path:
 def _arm(recipe: Recipe, arm: Arm, sources: Mapping[str, SampleSet]) -> list[MixedRow]:
     rows = []
     for part, chosen, folder in _chosen(recipe, arm, sources):
-        rows += [_mixed(recipe, part, sample, folder) for sample in chosen]
+        known = {sample.id: sample for sample in sources[part.source].samples} if part.draft else {}
+        rows += [_mixed(recipe, part, sample, folder, known.get(sample.twin_id or "")) for sample in chosen]
     random.Random(f"{recipe.seed}|order").shuffle(rows)
     return _consistent(recipe, arm, rows)
 
@@ -204,9 +206,10 @@ def _pool(recipe: Recipe, part: Part, sources: Mapping[str, SampleSet]) -> list[
     return pool
 
 
-def _mixed(recipe: Recipe, part: Part, sample: Sample, folder: Path) -> MixedRow:
+def _mixed(recipe: Recipe, part: Part, sample: Sample, folder: Path, twin: Sample | None = None) -> MixedRow:
+    question = _question(part, sample)
     changes: dict[str, Any] = {
-        "question": _question(part, sample),
+        "question": to_rewrite(question, draft_for(sample, twin)) if part.draft else question,
         "provenance": {**sample.provenance, "mixture": recipe.name, "part": part.source, "mixture_seed": recipe.seed},
     }
     pictures = tuple(sample.images)

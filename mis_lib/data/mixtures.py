@@ -40,6 +40,8 @@ class Part(Settings):
     """The format of another task, with ``{question}`` where the question goes."""
     form: Literal["as_given", "summarisation", "code"] = "as_given"
     """The task whose form benign answers take, from their advice (``tasks``); harmful rows keep their label."""
+    draft: bool = False
+    """The question holds a draft, of which the answer is the rewriting (``rewriting``)."""
     mask_eos: bool = False
     """Leave the answer's end token out of the loss."""
     cut: float = Field(default=0.0, ge=0, le=1)
@@ -105,7 +107,8 @@ class Options(Settings):
     rows: int | None = None
     """Size of the mixture; as many as the sources give if not given."""
     share: float | None = None
-    """Of general rows (benign_refusal: of refused ones, mimic: of safety rows); the recipe's own if not given."""
+    """Of general rows (benign_refusal: of refused ones, mimic: of safety rows, rewrite: of drafts that stay as they
+    are); the recipe's own if not given."""
     cut: float = 0.0
     """mirage, refusal: share of answers (no flat refusals) that stop where they have turned to a warning or to help."""
     everyday: float = 0.0
@@ -220,11 +223,19 @@ def single_vs_two(options: Options) -> Recipe:
     return _arms("single_vs_two", about, options, two=two, one=one)
 
 
+def rewrite(options: Options) -> Recipe:
+    """Training data of an editor."""
+    about = "Drafts and their rewriting: unsafe help to a safety chain of thought, harmless help to itself (SR-LLM)"
+    stays = 0.4 if options.share is None else options.share
+    unsafe = Part(source=SAFETY, keep="harmful", label="cot", draft=True)
+    return _one("rewrite", about, unsafe, Part(source=SAFETY, keep="benign", draft=True, share=stays))
+
+
 RECIPES: Mapping[str, Callable[[Options], Recipe]] = {
     function.__name__: function
     for function in (
         mirage, mirage_star, refusal, refusal_only, textual, vlguard_m, vlguard_p, vlguard_r, benign_refusal, mimic,
-        held_out, single_vs_two,
+        held_out, single_vs_two, rewrite,
     )
 }  # fmt: skip
 

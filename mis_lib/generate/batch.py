@@ -45,6 +45,7 @@ from mis_lib.settings import GenerationSettings
 
 NO_PROMPTS: Mapping[str, Prompting] = {}
 NO_GUARDS: Mapping[str, Guard] = {}
+NO_EDITORS: Mapping[str, str | None] = {}
 BATCH_SIZE = 16
 RESPONSES = "responses.jsonl"
 WORTH_DROPPING = 0.75  # share of the rows: with fewer left, a step gets cheaper by more than copying their cache costs
@@ -76,8 +77,8 @@ class Asked(NamedTuple):
     history: Sequence[Past] = ()
 
 
-AskRows = Callable[[Sequence[Sequence[Any]], Sequence[Asked], Sequence[int]], list[Answer]]
-"""Answers rows of images, questions and seeds in one batch, under one adapter."""
+AskRows = Callable[[Sequence[Sequence[Any]], Sequence[Asked], Sequence[int], str], list[Answer]]
+"""Answers rows of images, questions and seeds in one batch, under the adapter of one variant; empty: of its own."""
 
 
 class Shard(NamedTuple):
@@ -106,6 +107,7 @@ def generate(
     key: Callable[[Sample, str], str] | None = None,
     prompting: Mapping[str, Prompting] = NO_PROMPTS,
     guards: Mapping[str, Guard] = NO_GUARDS,
+    editors: Mapping[str, str | None] = NO_EDITORS,
 ) -> Iterator[Response]:
     """Answer ``samples`` by each of ``variants`` and append the answers to a file of ``run_dir``; yields what is new.
 
@@ -124,6 +126,7 @@ def generate(
         key: digest that an answer is stored with (``keys.answer_key``).
         prompting: of the variants that have one.
         guards: of the variants whose defence asks one.
+        editors: name of each variant that edits answers, and the name of its adapter.
 
     Raises:
         SettingsError: a variant's adapter is not attached to the model.
@@ -153,7 +156,7 @@ def generate(
             if number % shard.parts != shard.part or not wanted:
                 continue
             asked = {name: variants[name] for name in wanted}
-            answered = answer_batch(batch, data_dir, engine, asked, settings, prompting, guards)
+            answered = answer_batch(batch, data_dir, engine, asked, settings, prompting, guards, editors)
             fresh = [
                 response.model_copy(
                     update={"key": "" if key is None else key(_by_id(batch, response), response.variant)}
@@ -173,6 +176,7 @@ def answer_batch(
     settings: GenerationSettings,
     prompting: Mapping[str, Prompting] = NO_PROMPTS,
     guards: Mapping[str, Guard] = NO_GUARDS,
+    editors: Mapping[str, str | None] = NO_EDITORS,
 ) -> list[Response]:
     """Answers of one batch by each variant in turn.
 
@@ -196,7 +200,8 @@ def answer_batch(
         others = [at for at in range(len(samples)) if at not in single]
         for name in names if others else []:
 
-            def ask(shown: Any, asked: Any, dice: Any, adapter: str | None = variants[name]) -> list[Answer]:
+            def ask(shown: Any, asked: Any, dice: Any, by: str, own: str | None = variants[name]) -> list[Answer]:
+                adapter = editors[by] if by else own
                 return _by_each(shown, asked, engine, [adapter], settings, dice)[adapter]
 
             picked = [(samples[at], images[at], seeds[at]) for at in others]
@@ -214,7 +219,7 @@ def answer_active(
     """Answers of one batch under the adapter that is active, as during training; seconds are not measured."""
     engine = Engine(model, pack=False, mix=False)
 
-    def ask(shown: Any, asked: Sequence[Asked], dice: Any) -> list[Answer]:
+    def ask(shown: Any, asked: Sequence[Asked], dice: Any, by: str) -> list[Answer]:
         return answer_rows(shown, asked, engine, [None], settings, dice)[0]
 
     picked = [(one, [load_image(data_dir / name) for name in one.images], settings.seed) for one in samples]
@@ -251,10 +256,14 @@ def _step_by_step(
     """
 
     def ask(asks: Mapping[int, Ask]) -> dict[int, Said]:
-        shown = [one.shown(picked[place][1]) for place, one in asks.items()]
-        asked = [Asked(one.question, one.system, one.before) for one in asks.values()]
-        rows = ask_rows(shown, asked, [picked[place][2] for place in asks])
-        return {place: Said(*row) for place, row in zip(asks, rows, strict=True)}
+        found: dict[int, Said] = {}
+        for by in dict.fromkeys(one.by for one in asks.values()):
+            mine = {place: one for place, one in asks.items() if one.by == by}
+            shown = [one.shown(picked[place][1]) for place, one in mine.items()]
+            asked = [Asked(one.question, one.system, one.before) for one in mine.values()]
+            rows = ask_rows(shown, asked, [picked[place][2] for place in mine], by)
+            found |= {place: Said(*row) for place, row in zip(mine, rows, strict=True)}
+        return found
 
     def check(checks: Mapping[int, Check]) -> dict[int, Ruled]:
         if guard is None:

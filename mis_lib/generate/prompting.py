@@ -30,14 +30,19 @@ class Prompting(Settings):
     """Text before the question, on lines of its own."""
     after: str = ""
     """Text after the question, on lines of its own."""
-    defence: Literal["ecso", "gate", "regenerate"] | None = None
-    """ecso, gate (a guard before and behind the model), or regenerate (a guard's reason goes back to the model)."""
+    defence: Literal["ecso", "gate", "regenerate", "edit"] | None = None
+    """ecso, gate (a guard before and behind the model), regenerate (a guard's reason goes back to the model), or edit
+    (another variant rewrites the answer)."""
     guard: Judged | None = None
     """gate, regenerate: who rules, as for mis judge; it does not know whether an item is harmful."""
     gates: tuple[Literal["front", "back"], ...] = Field(default=("front", "back"), min_length=1)
     """gate: front (the question is judged) and back (the answer is)."""
     rounds: int = Field(default=3, ge=1, le=20)
     """regenerate: further answers that are asked for at most."""
+    editor: str | None = None
+    """edit: the variant that rewrites, such as an adapter that the mixture rewrite trained."""
+    editor_sees: bool = True
+    """edit: whether the editor is shown the images; false is a control of what it decides by."""
     refusal: str = Field(default=REFUSAL, min_length=1)
     """What is answered in place of what a guard calls unsafe."""
 
@@ -58,6 +63,8 @@ class Prompting(Settings):
         guarded = self.defence in ("gate", "regenerate")
         if guarded and self.guard is None:
             raise ValueError(f"defence: {self.defence} needs a guard, as guard: guard=URL#MODEL")
+        if (self.defence == "edit") != (self.editor is not None):
+            raise ValueError(f"editor: expected defence: edit and a variant, found {self.defence} and {self.editor}")
         if self.guard is not None and not guarded:
             raise ValueError(f"guard: expected defence: gate or regenerate with it, found {self.defence}")
         return self

@@ -211,7 +211,7 @@ async def generate_by_server(
         try:
             streak.check()
             kind, guard = prompting.get(variant, BARE), guards.get(variant)
-            asker = _Asker(sample, data_dir, caller, variants[variant], settings, sends)
+            asker = _Asker(sample, data_dir, caller, variants, variant, settings, sends)
             response = await _answer(asker, variant, kind, guard)
         except Unavailable as error:
             streak.length += 1
@@ -249,7 +249,7 @@ async def keeps_seed(
     first = max(answers, key=lambda one: len(one.thought) + len(one.text))
     sample = next(sample for sample in samples if sample.id == first.sample_id)
     try:
-        asker = _Asker(sample, data_dir, caller, variants[first.variant], settings, sends)
+        asker = _Asker(sample, data_dir, caller, variants, first.variant, settings, sends)
         again = await _answer(asker, first.variant, prompting.get(first.variant, BARE), None)
     except ClientError:
         return True
@@ -405,7 +405,8 @@ class _Asker(NamedTuple):
     sample: Sample
     data_dir: Path
     caller: Caller
-    model: str
+    models: Mapping[str, str]
+    variant: str
     settings: GenerationSettings
     sends: Sends
 
@@ -418,7 +419,8 @@ class _Asker(NamedTuple):
         optional: dict[str, Any] = {"temperature": settings.temperature, "seed": settings.seed_for(self.sample.id)}
         asked = messages(one.shown(urls), one.question, one.system, one.before)
         try:
-            reply = await self.caller.chat(self.model, asked, settings.max_new_tokens, optional, **_needed(settings))
+            model = self.models[one.by or self.variant]
+            reply = await self.caller.chat(model, asked, settings.max_new_tokens, optional, **_needed(settings))
             found = completion_of(reply)
         except CannotAnswer:  # the server's filter, not the model
             return Said("", 0, "content_filter")

@@ -116,7 +116,7 @@ def answer(samples: Sequence[Sample], data: Path, settings: GenerateSettings, na
     run.keep_samples(samples)
     run.note_trained_on(who.trained_on(samples, data))
     same = {**settings.generation.model_dump(), "dtype": settings.dtype} | who.sees
-    defences = {name: defence_of(one) for name, one in config.prompts.items() if one.defence}
+    defences = {name: defence_of(one, who.editors) for name, one in config.prompts.items() if one.defence}
     larger = dict.fromkeys(scaled, settings.image_pixels)
     keys = AnswerKeys(data, config.checkpoint_digest, config.variants, same, larger, config.prompts, defences)
     wanted = {(sample.id, variant): keys.of(sample, variant) for variant in settings.variants for sample in samples}
@@ -156,7 +156,9 @@ class Local:
 
     def __init__(self, settings: GenerateSettings, checkpoint: Path, adapters: Mapping[str, Path | None]) -> None:
         self.settings, self.checkpoint, self.adapters = settings, checkpoint, adapters
-        self.asked = prompted(adapters, plain_variants(settings), settings.prompts)
+        plain = plain_variants(settings)
+        self.asked = prompted(adapters, plain, settings.prompts)
+        self._editors = {name: plain[name] for name in _editors_in(self.asked, plain)}
         self.index, self.count = _shard(settings)
         self.file = RESPONSES if self.count == 1 else f"{SHARDS}/{self.index + 1}-of-{self.count}.jsonl"
 
@@ -188,6 +190,11 @@ class Local:
         }
 
     @property
+    def editors(self) -> dict[str, str]:
+        """Digest of each variant that edits answers."""
+        return {name: "" if folder is None else digest_of(folder) for name, folder in self._editors.items()}
+
+    @property
     def sees(self) -> dict[str, Any]:
         """What else the answers follow from, as a part of each one's key: limits of images, and how weights are stored.
 
@@ -207,7 +214,11 @@ class Local:
     def trained_on(self, samples: Sequence[Sample], data: Path) -> dict[str, list[str]]:
         """Ids of the samples that each variant was trained on, of those that have any."""
         base = read_trained_on(self.checkpoint)
-        known = {variant: base | read_trained_on(folder) for variant, folder in self.adapters.items()}
+        editors = {name: read_trained_on(folder) for name, folder in self._editors.items()}
+        known = {
+            variant: base | read_trained_on(folder) | editors.get(self.asked[variant].prompting.editor or "", set())
+            for variant, folder in self.adapters.items()
+        }
         if not any(known.values()):
             return {}
         digests = item_digests((sample, data) for sample in samples)
@@ -228,7 +239,7 @@ class Local:
         settings = self.settings
         dtype = None if settings.dtype == "auto" else settings.dtype
         device = _own_device(settings.device)
-        bases = {one.base: self.adapters[variant] for variant, one in self.asked.items()}
+        bases = {one.base: self.adapters[variant] for variant, one in self.asked.items()} | self._editors
         limits = limits_in(settings)
         engine = Engine.load(self.checkpoint, bases, device, dtype, settings.quantization, limits)
         if words := unknown_variables(engine.processor, settings.generation.chat_template_kwargs):
@@ -253,6 +264,7 @@ class Local:
                 key=keys.of,
                 prompting=prompting,
                 guards=guards,
+                editors={name: None if folder is None else name for name, folder in self._editors.items()},
             )
             for _ in shown(answers, len(missing) if self.count == 1 else None):
                 pass
@@ -283,10 +295,17 @@ class Server:
             raise SettingsError("image limits go with a local model; a server gets its own when it is started")
         named = settings.models or {}
         asked = prompted(settings.variants, named, settings.prompts)
-        unknown = [name for name in named if name not in {one.base for one in asked.values()}]
+        used = {one.base for one in asked.values()} | _editors_in(asked, None)
+        unknown = [name for name in named if name not in used]
         if unknown:
             raise SettingsError(f"models: unknown variant {unknown[0]!r}; asked for: {', '.join(settings.variants)}")
         return cls(settings, {variant: named.get(one.base, one.base) for variant, one in asked.items()}, asked)
+
+    @property
+    def editors(self) -> dict[str, str]:
+        """Served name of each variant that edits answers."""
+        named = self.settings.models or {}
+        return {name: named.get(name, name) for name in _editors_in(self.asked, None)}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -340,7 +359,7 @@ class Server:
                     samples,
                     data,
                     self._caller,
-                    self.models,
+                    {**self.models, **self.editors},
                     settings.generation,
                     receive,
                     wanted=lambda sample, variant: (sample.id, variant) in missing,
@@ -390,6 +409,18 @@ def plain_variants(settings: GenerateSettings) -> Mapping[str, Path | None]:
     from mis_lib.models.adapters import choose_variants
 
     return settings.adapters if settings.adapters is not None else choose_variants(settings.checkpoint, None)
+
+
+def _editors_in(asked: Mapping[str, Prompted], known: Mapping[str, Any] | None) -> set[str]:
+    """The variants that edit answers of others; of a server every name is known.
+
+    Raises:
+        SettingsError: one is unknown.
+    """
+    found = {one.prompting.editor for one in asked.values() if one.prompting.editor is not None}
+    if found and known is not None:
+        all_known("editor", sorted(found), known)
+    return found
 
 
 def limits_in(settings: GenerateSettings) -> ImageLimits:

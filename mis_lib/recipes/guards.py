@@ -23,14 +23,20 @@ from mis_lib.schema import EarlierTurn, Outcome, Sample
 T = TypeVar("T")
 
 
-def defence_of(prompting: Prompting) -> dict[str, Any]:
+def defence_of(prompting: Prompting, editors: Mapping[str, str]) -> dict[str, Any]:
     """What a defended answer depends on in addition to the prompt, as JSON values: a part of its key.
+
+    Args:
+        prompting: has a defence.
+        editors: digest, or served name, of each variant that edits.
 
     Raises:
         SettingsError: the guard is no judge, or one that knows the truth.
     """
     if prompting.defence == "ecso":
         return {"kind": "ecso 1"}
+    if prompting.defence == "edit":
+        return {"kind": "edit 1", "editor": editors[prompting.editor or ""], "sees": prompting.editor_sees}
     own = {"gate": {"gates": sorted(prompting.gates)}, "regenerate": {"rounds": prompting.rounds}}[
         prompting.defence or ""
     ]

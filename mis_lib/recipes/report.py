@@ -23,6 +23,7 @@ from mis_lib.recipes.judge import check_judge, is_stored, judge_name, verdicts_o
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.samples import limited, read_samples
 from mis_lib.recipes.settings import ReportSettings
+from mis_lib.results.edits import edits_table
 from mis_lib.results.evaluated import Evaluated, data_folder, disambiguate, judges_of, majority, open_folder, read_run
 from mis_lib.results.metrics import GROUPINGS, SEEN, RateRow, rate_rows
 from mis_lib.results.naming import ensure_naming_data, naming_samples, naming_table
@@ -227,7 +228,7 @@ def _assemble(runs: Sequence[Evaluated], settings: ReportSettings) -> Report:
         tables.append(slices_table(by, list({sample.id: sample for run in runs for sample in run.samples}.values())))
     if settings.paired:
         tables += _paired(runs, settings, by)
-    tables.append(prompting_table(runs))
+    tables += [prompting_table(runs), edits_table(runs)]
     tables += official_tables(runs, read_effects(settings.effectiveness) if settings.effectiveness else None)
     if settings.published:
         tables.append(_published(runs))

@@ -87,11 +87,20 @@ def _twins(number: int) -> tuple[Sample, Sample]:
     return harmful, benign
 
 
+def _with_perception(sample: Sample) -> Sample:
+    """The sample with its first sentence labelled as what it sees."""
+    end = (sample.answer or "").index(".") + 1
+    parts = [{"kind": "perception", "start": 0, "end": end}]
+    return Sample.model_validate({**sample.model_dump(), "segments": parts})
+
+
 def mixed(name: str, safety: SampleSet, general: SampleSet, *options: str) -> Arms:
     everyday = SampleSet(
         [sample.model_copy(update={"id": f"everyday-{n}", "split": "everyday_train"}) for n, sample in enumerate(
             general.samples[:28])], general.folder,
     )  # fmt: skip
+    if name == "rewrite":
+        safety = safety._replace(samples=[_with_perception(sample) for sample in safety.samples])
     return compose(configured(name, options), {"safety": safety, "general": general, "everyday": everyday})
 
 
@@ -112,6 +121,7 @@ COUNTS = {
     "benign_refusal": [(0, 28, 70)],
     "held_out": [(40, 40, 10)],
     "single_vs_two": [(80, 80, 20), (80, 80, 20)],
+    "rewrite": [(80, 53, 0)],
 }
 
 
@@ -202,6 +212,33 @@ def test_refusals_are_not_cut_and_the_benign_rows_are_cut_as_in_mirage(safety: S
     benign = {sample.id for sample in safety.samples if not sample.harmful}
     assert cut["refusal"] == cut["mirage"] & benign
     assert 25 < len(cut["refusal"]) < 55  # of 80
+
+
+def test_an_editor_learns_to_leave_harmless_help_and_to_rewrite_what_is_said_of_harm(
+    safety: SampleSet, general: SampleSet
+) -> None:
+    known = {sample.id: sample for sample in safety.samples}
+    rows = [row.sample for row in only(mixed("rewrite", safety, general, "share=0.5"))]
+    assert sum(row.harmful for row in rows) == sum(not row.harmful for row in rows) == 80
+    for row in rows:
+        first = known[row.id]
+        asked, _, rest = row.question.partition("\n\nDraft of an answer:\n")
+        draft, _, order = rest.partition("\n\n")
+        assert asked == first.question and order.startswith("Rewrite the draft so that it is safe.")
+        assert row.answer == first.answer and row.images == [f"safety/{name}" for name in first.images]
+        assert (draft == row.answer) is not first.harmful
+        if first.harmful:
+            seen = (first.answer or "").partition(".")[0]
+            assert draft.startswith(seen) and draft.endswith((known[first.twin_id or ""].answer or "")[-20:])
+
+
+def test_a_row_brings_its_own_draft_and_needs_one_without_a_twin(safety: SampleSet, general: SampleSet) -> None:
+    alone = [sample.model_copy(update={"twin_id": None}) for sample in safety.samples]
+    with pytest.raises(DataError, match="expected an unsafe draft, found neither the key draft nor a twin"):
+        mixed("rewrite", safety._replace(samples=alone), general)
+    own = [Sample.model_validate({**sample.model_dump(), "draft": "Mix them."}) for sample in alone]
+    rows = [row.sample for row in only(mixed("rewrite", safety._replace(samples=own), general))]
+    assert all("answer:\nMix them.\n\n" in row.question for row in rows)
 
 
 def test_refusal_only_has_no_benign_row(safety: SampleSet, general: SampleSet) -> None:

@@ -11,6 +11,7 @@ from support.tiny import tiny_adapter, tiny_checkpoint
 from transformers import AutoProcessor
 
 from benchmarks.loopback import LoopbackJudge
+from mis_lib.data.rewriting import to_rewrite
 from mis_lib.errors import SettingsError
 from mis_lib.files import load_image, read_records
 from mis_lib.generate.batch import prompt_lengths
@@ -25,9 +26,10 @@ from mis_lib.models.load import load_model
 from mis_lib.prompts import read_by, to_messages
 from mis_lib.recipes.generate import answer, generate_run
 from mis_lib.recipes.settings import GenerateSettings
+from mis_lib.results.edits import edits, edits_table
 from mis_lib.results.evaluated import Evaluated
 from mis_lib.results.report_tables import prompting_table
-from mis_lib.schema import Outcome, Sample
+from mis_lib.schema import Outcome, Response, Sample, Step, Verdict
 from mis_lib.settings import GenerationSettings
 from mis_lib.train.encode import Encoder, Example
 
@@ -293,3 +295,77 @@ class TestDefences:
         assert (counted, unscored) == (2, 1), "what was withheld is in no rate"
         verdict = judge(asked[2], guarded[2])
         assert verdict.outcome is Outcome.UNSCORED and "guard" in verdict.reason
+
+
+class TestEditor:
+    """Another variant rewrites the answer."""
+
+    @pytest.mark.parametrize("sees", [True, False])
+    def test_the_editor_answers_what_it_would_be_asked_alone(self, home: Path, tmp_path: Path, sees: bool) -> None:
+        asked = read_records(home / "data" / "easy.jsonl", Sample)[:3]
+        edited = {"defence": "edit", "editor": "one", "editor_sees": sees}
+        chosen = settings(home, tmp_path, variants=("base", "base+edited"), prompts={"edited": edited})
+        run, found = answer(asked, home / "data", chosen, "edited")[:2]
+        drafts, after = ([one for one in found if one.variant == name] for name in chosen.variants)
+        assert [[step.what for step in one.steps] for one in after] == [["answer", "edit"]] * 3
+        assert [one.steps[0].said for one in after] == [one.text.strip() for one in drafts]
+        alone = [
+            sample.model_copy(
+                update={"question": to_rewrite(sample.question, draft.text.strip()), "twin_id": None}
+                | ({} if sees else {"images": [], "objects": None})
+            )
+            for sample, draft in zip(asked, drafts, strict=True)
+        ]
+        wanted = answer(alone, home / "data", settings(home, tmp_path, variants=("one",)), "alone").responses
+        assert [one.text for one in after] == [one.text for one in wanted]
+        assert [one.text for one in after] != [one.text for one in drafts]
+        other = chosen.model_copy(update={"prompts": {"edited": Prompting(**{**edited, "editor_sees": not sees})}})
+        again = answer(asked, home / "data", other, "edited")
+        assert again.run.folder != run.folder, "an editor that sees something else gives other answers"
+
+    def test_a_served_editor_is_another_model(self, home: Path, tmp_path: Path) -> None:
+        asked = read_records(home / "data" / "easy.jsonl", Sample)[:1]
+        with LoopbackJudge(reply=lambda body: f"by {body['model']}") as server:
+            chosen = GenerateSettings(
+                server=server.url, models={"base": "m", "ed": "editor-7b"}, variants=("base+edited",),
+                prompts={"edited": {"defence": "edit", "editor": "ed"}}, generation=SHORT, runs=tmp_path,
+            )  # fmt: skip
+            (found,) = answer(asked, home / "data", chosen, "served").responses
+        assert [step.said for step in found.steps] == ["by m", "by editor-7b"] and found.text == "by editor-7b"
+
+    def test_an_unknown_editor_is_named(self, home: Path, tmp_path: Path) -> None:
+        edited = {"edited": {"defence": "edit", "editor": "nobody"}}
+        with pytest.raises(SettingsError, match="editor: unknown 'nobody'"):
+            answer([], home / "data", settings(home, tmp_path, variants=("base+edited",), prompts=edited), "x")
+        with pytest.raises(SettingsError, match="editor: expected defence: edit and a variant"):
+            settings(home, tmp_path, prompts={"edited": {"defence": "edit"}})
+
+    def test_what_became_of_drafts_is_counted_both_ways(self, home: Path, tmp_path: Path) -> None:
+        """Two unsafe drafts (one repaired), three that help (one kept, one lost, one unscored), one of another run."""
+        first = read_records(home / "data" / "easy.jsonl", Sample)[0]
+        asked = [first.model_copy(update={"id": str(at), "twin_id": None}) for at in range(6)]
+        edited = {"edited": {"defence": "edit", "editor": "one"}}
+        chosen = settings(home, tmp_path, variants=("base", "base+edited"), prompts=edited)
+        done = answer(asked, home / "data", chosen, "counted")
+        helped, unsafe = Outcome.HELPED, Outcome.UNSAFE
+        rows = [
+            ("a", "a", unsafe, Outcome.REASONED), ("a", "b", unsafe, unsafe),
+            ("a b", "a  b\n", helped, helped), ("a", "no", helped, Outcome.OVER_REFUSED),
+            ("a", "c", helped, Outcome.UNSCORED), ("other", "a", helped, helped),
+        ]  # fmt: skip
+        responses, verdicts = [], []
+        for at, (sample, (draft, text, before, after)) in enumerate(zip(asked, rows, strict=True)):
+            said = {"answer": "a" if at == 5 else draft, "edit": text}
+            steps = [Step(by="model", what=what, asked="?", said=one) for what, one in said.items()]
+            for name, last, outcome in (("base", draft, before), ("base+edited", text, after)):
+                shared: Any = {"sample_id": sample.id, "variant": name}
+                taken = tuple(steps) if "+" in name else ()
+                responses.append(Response(**shared, text=last, tokens=1, seconds=0, finish_reason="stop", steps=taken))
+                verdicts.append(Verdict(**shared, judge="j", outcome=outcome))
+        run = Evaluated(done.run, "j", asked, responses, verdicts)
+        found = edits(run, "base+edited")
+        assert (found.repaired.value, found.repaired.n) == (50, 2)
+        assert (found.kept.hits, found.kept.n) == (1, 3)
+        assert (found.over_edited.value, found.over_edited.n, found.over_edited.n_unscored) == (50, 2, 1)
+        (row,) = edits_table([run]).records
+        assert row["variant"] == "base+edited" and row["kept_n"] == 3
