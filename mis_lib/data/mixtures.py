@@ -40,7 +40,7 @@ class Part(Settings):
     """The format of another task, with ``{question}`` where the question goes."""
     form: Literal["as_given", "summarisation", "code"] = "as_given"
     """The task whose form benign answers take, from their advice (``tasks``); harmful rows keep their label."""
-    draft: bool = False
+    draft: bool = Field(default=False, exclude_if=lambda value: not value)
     """The question holds a draft, of which the answer is the rewriting (``rewriting``)."""
     mask_eos: bool = False
     """Leave the answer's end token out of the loss."""

@@ -328,7 +328,7 @@ class RmuSettings(UnlearnSettings):
     steering: float = Field(default=10.0, gt=0, le=1e4)
     """Length of the vector; its direction is drawn by ``seed``."""
     preserve: float = Field(default=1.0, ge=0, le=1e6)
-    """Weight of the squared change of that layer's hidden states at rows that are kept."""
+    """Weight of the squared change of that layer's hidden states at answers that are kept."""
 
 
 class RaftSettings(TrainSettings):

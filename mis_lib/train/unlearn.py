@@ -5,17 +5,19 @@ model knows in place of teaching it refusals, which get tied to words of the que
 harmful rows and kept answers to harmless ones:
 
     NPO (arXiv 2404.05868)   2/beta * log(1 + (p(y|x) / p_start(y|x))^beta)        over forgotten answers
-    RMU (arXiv 2403.03218)   |h(x, y) - steering * u|^2                            over tokens of forgotten rows
+    RMU (arXiv 2403.03218)   |h(x, y) - steering * u|^2                            over tokens of forgotten answers
     both                     + retain_weight * cross-entropy                       over kept answers
-                             + preserve * |z - z_start|^2                          over kept rows
+                             + preserve * |z - z_start|^2                          over kept answers
 
 h is the output of one decoder layer, u a random vector of length 1. z is what must not change: the logits at kept
-answers (NPO; the output preservation of DUO, arXiv 2407.21035, here of a text model), or h at all tokens of kept rows
-(RMU). Squares are means over dimensions.
+answers (NPO; the output preservation of DUO, arXiv 2407.21035, here of a text model), or h at their tokens (RMU).
+Squares are means over dimensions.
 
 Differences from the authors' code: p is the probability of a whole answer, as in the paper of NPO, where they divide
 the logarithm by the number of tokens; so their beta of 0.7 is not this one. Their further term of NPO on kept rows is
-left out: it has no part in their scripts. Padding is not steered. The start is the adapter's own, in place of a second
+left out: it has no part in their scripts. They steer every token of a row, padding too; here it is the tokens before
+each token of an answer, which have seen the images. The first token of a row is a sink of attention: on mini its hidden
+state is so large that the mean over all tokens is about it alone. The start is the adapter's own, in place of a second
 model. Each pass holds as many forgotten as kept rows; an epoch goes once through the forgotten ones.
 """
 
@@ -56,7 +58,7 @@ class Seen(NamedTuple):
     logits: torch.Tensor
     """(N, V) of the position before each answer token."""
     hidden: torch.Tensor | None
-    """(B, T, H) outputs of the steered layer."""
+    """(N, H) outputs of the steered layer at those positions."""
 
 
 def npo(ratios: torch.Tensor, beta: float) -> torch.Tensor:
@@ -149,9 +151,8 @@ class UnlearnTrainer(Trainer):
 
     def _rmu(self, now: Seen, before: Seen, batch: Batch) -> dict[str, torch.Tensor]:
         assert isinstance(self.settings, RmuSettings) and now.hidden is not None and before.hidden is not None
-        half, rows = len(batch.rows) // 2, batch.row_of_token
-        forgotten, kept = (rows >= 0) & (rows < half), rows >= half
-        hidden = now.hidden[forgotten].float()
+        kept = _rows_of_answers(batch) >= len(batch.rows) // 2
+        hidden = now.hidden[~kept].float()
         target = self.settings.steering * random_direction(hidden.shape[-1], self.settings.seed).to(hidden)
         return {
             "forget": F.mse_loss(hidden, target.expand_as(hidden)),
@@ -171,7 +172,8 @@ class UnlearnTrainer(Trainer):
         finally:
             if hook is not None:
                 hook.remove()
-        return Seen(logits[0], hidden[-1] if hidden else None)
+        wanted = batch.labels[:, 1:] != IGNORED
+        return Seen(logits[0], hidden[-1][:, :-1][wanted] if hidden else None)
 
     @contextmanager
     def _at_start(self) -> Iterator[None]:

@@ -91,14 +91,18 @@ def moved(trainer: Any) -> None:
 
 
 def by_transformers(trainer: Any, row: Any, layer: int) -> tuple[float, torch.Tensor, torch.Tensor]:
-    """Loss of a row's answer (nats), its logits, and the hidden states behind a layer, of the row alone."""
+    """Of a row alone: loss of its answer (nats), logits and a layer's output before each of its tokens."""
     labels = row.labels[None]
     inputs = {"input_ids": row.ids[None], "attention_mask": torch.ones_like(row.ids[None]), **row.vision}
     inputs |= {name: value[None] for name, value in row.per_token.items()}
     with torch.no_grad():
         output = trainer.model(**inputs, labels=labels, output_hidden_states=True)
     answer = labels[0, 1:] != -100
-    return float(output.loss) * int(answer.sum()), output.logits[0, :-1][answer], output.hidden_states[layer + 1][0]
+    return (
+        float(output.loss) * int(answer.sum()),
+        output.logits[0, :-1][answer],
+        output.hidden_states[layer + 1][0, :-1][answer],
+    )
 
 
 @pytest.mark.parametrize("family", ["toy", "internvl", "idefics3"])
