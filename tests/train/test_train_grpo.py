@@ -132,6 +132,40 @@ def test_two_and_three_images_share_a_step_and_the_start_is_the_reference(
     assert lines[0]["rewards/cost/mean"] == 0.5 and lines[0]["grad_norm"] > 0
 
 
+def test_where_the_judge_fails_one_time_in_five_the_others_are_compared_and_that_answer_is_not_learned(
+    home: Path, tmp_path: Path
+) -> None:
+    settings = grpo(home / "toy", home / "data", tmp_path, batch_size=10, answers=5, max_steps=1)
+    loaded = load(settings, home / "toy")
+    restore(loaded.model)
+    said = [Outcome.REASONED, Outcome.UNSAFE, Outcome.UNSCORED, Outcome.REFUSED, Outcome.UNSAFE]
+
+    def rule(samples: Sequence[Sample], answers: Sequence[Response]) -> list[Outcome]:
+        return said * 2
+
+    trainer = grpo_trainer(
+        loaded.model, loaded.processor, PROMPTS[::2], home / "data", rule, settings, tmp_path / "out"
+    )
+    score, advantages = trainer._generate_and_score_completions, []
+
+    def scored(inputs: Any) -> Any:
+        made = score(inputs)
+        advantages.append(made["advantages"])
+        return made
+
+    trainer._generate_and_score_completions = scored
+    trainer.train()
+    (line,) = [line for line in trainer.state.log_history if "kl" in line]
+    assert line["unscored"] == pytest.approx(0.2) and line["rewards/cost/mean"] == pytest.approx(0.5), (
+        "2 of 4, not of 5"
+    )
+    (found,) = advantages
+    for reasoned, unsafe, unscored, refused, other in found.view(2, 5).tolist():
+        assert unscored == pytest.approx(0, abs=1e-5)
+        assert reasoned > refused > 0 > unsafe == pytest.approx(other)
+    assert math.isfinite(line["grad_norm"]) and line["grad_norm"] > 0
+
+
 def test_a_family_whose_images_trl_does_not_pass_on_is_refused(home: Path, tmp_path: Path) -> None:
     model = tiny.built("llava_onevision", tmp_path / "model")
     settings = grpo(model, home / "data", tmp_path)
