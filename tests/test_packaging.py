@@ -132,7 +132,7 @@ def test_readme_has_the_two_commands_and_ci_runs_them() -> None:
     assert "pip install -e . && python app.py" in readme
     assert 'pip install -e ".[test]" && pytest' in readme
     script = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert "pytest" in script and script[-1] == "pytest -n 0 -m notebooks"
+    assert "pytest" in script and script[-1] == "pytest -n 2 --dist loadgroup -m notebooks"
     assert any(line.startswith("pip install") and line.endswith("--editable .") for line in script)
 
 
