@@ -105,9 +105,9 @@ def update(path: Path, program: object, *, check: bool) -> str:
 
 
 def notebooks(program: object) -> str:
-    """The notebooks in order."""
+    """The notebooks in order, with links from ``docs/tutorials``."""
     rows = [
-        (f"[`{one.name}`](notebooks/{one.path.name})", one.about, one.cost.partition(" on two cores")[0])
+        (f"[{one.title}](../../notebooks/{one.path.name})", one.about, one.cost.partition(" on two cores")[0])
         for one in all_notebooks()
     ]
     return markdown(("notebook", "what you will see", "two cores"), rows)

@@ -30,6 +30,7 @@ if str(ROOT) not in sys.path:  # mkdocs runs this file as a hook, without the fo
     sys.path.insert(0, str(ROOT))
 
 log = logging.getLogger("mkdocs.plugins.site_pages")
+NOTEBOOKS = sorted(ROOT.glob("notebooks/[0-9][0-9]_*.ipynb"))
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<href>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 BLOCK = re.compile(r"\s*(?:[-*] |\d+\. |\|)")  # begins a list or a table
 RUN_IT = """
@@ -38,9 +39,16 @@ RUN_IT = """
 """
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the notebooks behind the first page of the tutorials."""
+    tutorials = next(part["Tutorials"] for part in config.nav or [] if "Tutorials" in part)
+    tutorials += [f"tutorials/{path.stem}.md" for path in NOTEBOOKS]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made of notebooks, commands and settings."""
-    pages = {f"tutorials/{path.stem}.md": notebook_page(path) for path in sorted(ROOT.glob("notebooks/*.ipynb"))}
+    pages = {f"tutorials/{path.stem}.md": notebook_page(path) for path in NOTEBOOKS}
     pages |= {"reference/commands.md": commands_page(), "reference/settings.md": settings_page()}
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))

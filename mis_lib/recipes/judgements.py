@@ -119,7 +119,10 @@ def route(
 
 def _ruled_by(folder: Path, named: Sequence[str], settings: JudgeSettings) -> Sequence[str]:
     """The names of judges of a run; those that are no names of stored verdicts rule first."""
-    new = [one for one in dict.fromkeys(named) if not is_stored([one])]
+    run = open_folder(folder)
+    known = judges_of(run)
+    new = [one for one in dict.fromkeys(named) if one not in known and not is_stored([one])]
+    _check_known(run, [one for one in named if one not in new])  # before any judge is asked
     if not new:
         return named
     specs = JudgeSettings.model_validate({"judges": read_judges(new, "--route")}).judges
@@ -154,16 +157,20 @@ def _ruled(
     folder: Path, judges: Sequence[str], data: Path | None
 ) -> tuple[Run, dict[str, list[Verdict]], list[Sample], list[Response]]:
     run = open_folder(folder)
+    _check_known(run, judges)
+    responses = run.responses()
+    if not responses:
+        raise DataError(f"{run.folder}: expected answers, found none")
+    return run, {judge: run.verdicts(judge) for judge in judges}, read_samples(run, responses, data), responses
+
+
+def _check_known(run: Run, judges: Sequence[str]) -> None:
     known = judges_of(run)
     for judge in judges:
         if judge not in known:
             raise SettingsError(
                 f"{run.folder}: expected verdicts of {judge!r}, found those of {', '.join(known) or 'nobody'}"
             )
-    responses = run.responses()
-    if not responses:
-        raise DataError(f"{run.folder}: expected answers, found none")
-    return run, {judge: run.verdicts(judge) for judge in judges}, read_samples(run, responses, data), responses
 
 
 def _rates_table(found: dict[tuple[str, str], dict[str, Rate]]) -> Table:

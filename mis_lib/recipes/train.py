@@ -105,9 +105,12 @@ def train(settings: TrainSettings, on_line: Listener | None = None) -> Path:
         on_line: called with every line of ``train_log.jsonl`` as it is written.
 
     Raises:
+        SettingsError: the settings are of another method, which ``train_by`` trains.
         Interrupted: the run was asked to end and has saved a checkpoint.
         MisError: something is refused or missing, or training failed; the message says what, where and how to fix it.
     """
+    if settings.method != "sft":
+        raise SettingsError(f"method: expected sft, found {settings.method!r}; train_by trains by any method")
     checkpoint, data = base_of(settings), settings.data or mini_data()
     digests = {"base": _digest("model", checkpoint), "data": _digest("data", data)} | (
         {"start_from": _digest("start_from", settings.start_from)} if settings.start_from else {}

@@ -1,6 +1,6 @@
 """The notebooks: their form always, their execution with ``pytest -n 0 -m notebooks``.
 
-All seven run in order and offline, in about ten minutes on two cores.
+All run in order and offline, in about ten minutes on two cores.
 
 A process without a way out runs them: ``tests/support/offline/sitecustomize.py`` refuses every connection beyond this
 machine in the kernel and in whatever it starts, and writes down that one was tried.
@@ -36,7 +36,7 @@ from mis_lib.results.figures.style import TEMPLATE
 
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NUMBERS = range(1, 8)
+NUMBERS = range(1, 9)
 MINUTES = 12
 PARAMETERS = "NOTEBOOK_PARAMETERS"  # "steps=4 limit=2": smaller ones for a machine that has little time
 CELL_LINES = 45
@@ -52,7 +52,7 @@ def code(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_there_are_seven_in_order() -> None:
+def test_they_are_in_order() -> None:
     assert [notebook.number for notebook in commands.all_notebooks()] == list(NUMBERS)
     assert [int(path.name[:2]) for path in PATHS] == list(NUMBERS)
 
@@ -271,14 +271,14 @@ def outside(page: str) -> list[str]:
     return re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//[^\"'>\s]+", page)
 
 
-# --- all seven, executed ---
+# --- all, executed ---
 
 TOGETHER = pytest.mark.xdist_group("walk")  # one process executes all; the rest keep the second core busy
 
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, float]]:
-    """All seven executed in order, in a process that reaches no other machine; folder and minutes."""
+    """All executed in order, in a process that reaches no other machine; folder and minutes."""
     from mis_lib.construct.mis_mini import ensure_mini_data
     from mis_lib.models.mini.assemble import ensure_mini
 

@@ -128,6 +128,11 @@ def test_a_pair_is_read_as_a_row_of_sft_and_as_generation_reads_it(home: Path, t
         assert torch.equal(ids[(counted == 0) & (given == 1)], prompt)
 
 
+def test_fine_tuning_on_answers_refuses_the_settings_of_another_method() -> None:
+    with pytest.raises(SettingsError, match="expected sft, found 'dpo'; train_by"):
+        train(DpoSettings(model="mini"))
+
+
 @pytest.mark.usefixtures("reported")
 def test_dpo_moves_towards_the_preferred_answers_and_leaves_the_base_alone(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
