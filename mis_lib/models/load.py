@@ -79,7 +79,7 @@ def load_model(
     Args:
         checkpoint: folder in Hugging Face's layout with safetensors, or id of a hub model in the local cache.
         adapters: PEFT folder or file of a weight edit of each variant, ``None`` for the base.
-        device: "auto", "cpu", "cuda", "cuda:1" ... (``devices.device_for``).
+        device: "auto", "cpu", "cuda", "cuda:1" ... (``devices.device_for``); "meta" for weights without values.
         dtype: of the weights; "auto" is the checkpoint's own.
         quantization: how the weights of linear layers are stored, but for the output layer; ``dtype`` is then the type
             of the products and of all other weights.
@@ -94,9 +94,14 @@ def load_model(
             quantized already.
         MissingPackageError: quantization needs a package that is not there.
     """
-    device = device_for(device)
+    shapes_only = device == "meta"
+    device = device if shapes_only else device_for(device)
     limits = shared_limits(adapters or {}, limits)
-    model, processor = _load_base(checkpoint, dtype, _quantizing(quantization, device, checkpoint))
+    model, processor = _load_base(
+        checkpoint,
+        dtype,
+        {"device_map": {"": device}} if shapes_only else _quantizing(quantization, device, checkpoint),
+    )
     _keep_layout(model)
     edits: dict[str, Edit] = {}
     for variant, folder in (adapters or {}).items():
@@ -112,7 +117,8 @@ def load_model(
             warn_if_base_differs(variant, folder, checkpoint)
     limit_images(processor, limits)
     try:
-        model = model if quantization else model.to(device)  # quantized where it was loaded
+        # quantized where it was loaded; without values, it has buffers with values, which must stay
+        model = model if quantization or shapes_only else model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"cannot put {checkpoint} on {device!r}: {error}; try device 'cpu'") from error
     for weight in model.parameters():
@@ -269,6 +275,14 @@ def has_bfloat16_products() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def stored_dtype(checkpoint: Path | str) -> torch.dtype | None:
+    """The number type that a checkpoint's configuration names; None if it names none, or there is none."""
+    folder = find_checkpoint(str(checkpoint))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else {}
+    found = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), None)
+    return found if isinstance(found, torch.dtype) else None
 
 
 def free_memory(device: str) -> int:

@@ -3,13 +3,15 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 from mis_lib.errors import SettingsError
 
 Value = TypeVar("Value")
 
 FSDP, DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
+PATIENCE = timedelta(hours=3)  # others wait while one reads data, computes image features and tries rows
 
 
 def count() -> int:
@@ -24,20 +26,21 @@ def several() -> bool:
 
 def shards() -> bool:
     """Whether the launcher shards the training state (FSDP, DeepSpeed), which casts weights itself."""
-    return _asked_for(FSDP) or _asked_for(DEEPSPEED)
+    return asked_for(FSDP) or asked_for(DEEPSPEED)
 
 
 def zero3() -> bool:
     """Whether DeepSpeed will shard the weights; known before transformers has made its ``TrainingArguments``."""
-    return _asked_for(DEEPSPEED) and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") not in ("0", "1", "2")
+    return asked_for(DEEPSPEED) and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") not in ("0", "1", "2")
 
 
 def shards_weights() -> bool:
     """Whether the weights will be sharded (FSDP, ZeRO-3), and whole only while the model is called."""
-    return _asked_for(FSDP) or zero3()
+    return asked_for(FSDP) or zero3()
 
 
-def _asked_for(name: str) -> bool:
+def asked_for(name: str) -> bool:
+    """Whether the launcher has set a switch in the environment."""
     return os.environ.get(name, "").lower() in ("1", "true")
 
 
@@ -64,6 +67,13 @@ def declare_precision(*, bfloat16: bool) -> None:
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bfloat16 else "no"
 
 
+def _state(device: str | None) -> Any:
+    """This process among the others; the first call meets them."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=device == "cpu", timeout=PATIENCE)
+
+
 @contextmanager
 def main_first(device: str | None) -> Iterator[bool]:
     """Run the block in the main process, then in the others; yields whether this is the main one.
@@ -74,9 +84,7 @@ def main_first(device: str | None) -> Iterator[bool]:
     if not several():
         yield True
         return
-    from accelerate import PartialState
-
-    state = PartialState(cpu=device == "cpu")
+    state = _state(device)
     with state.main_process_first():
         yield state.is_main_process
 
@@ -88,9 +96,7 @@ def wait_for_all(device: str | None) -> None:
         device: as the settings name it; None for what there is.
     """
     if several():
-        from accelerate import PartialState
-
-        PartialState(cpu=device == "cpu").wait_for_everyone()
+        _state(device).wait_for_everyone()
 
 
 def same_for_all(value: Value, device: str | None = None) -> Value:
@@ -102,10 +108,9 @@ def same_for_all(value: Value, device: str | None = None) -> Value:
     """
     if not several():
         return value
-    from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    PartialState(cpu=device == "cpu")
+    _state(device)
     return broadcast_object_list([value])[0]
 
 

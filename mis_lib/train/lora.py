@@ -5,6 +5,7 @@ Names differ between architectures (``visual``, ``vision_tower``, ``vision_model
 What a run leaves alone stays bit for bit as it was.
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -59,6 +60,11 @@ class Group(NamedTuple):
     trained: int
 
 
+def _shape(weight: torch.Tensor) -> Sequence[int]:
+    """Of a whole weight, also where ZeRO-3 has left this process a part of it."""
+    return getattr(weight, "ds_shape", weight.shape)
+
+
 def part_of(name: str) -> Part:
     """The part that a parameter or module of this name belongs to."""
     if ".lora_" in name or name.startswith("lora_"):
@@ -80,8 +86,9 @@ def groups(model: nn.Module) -> list[Group]:
     found = {part: [0, 0] for part in Part}
     for name, weight in model.named_parameters():
         count = found[part_of(name)]
-        count[0] += weight.numel()
-        count[1] += weight.numel() * weight.requires_grad
+        size = math.prod(_shape(weight))
+        count[0] += size
+        count[1] += size * weight.requires_grad
     return [Group(part, *count) for part, count in found.items() if count[0]]
 
 
@@ -178,7 +185,7 @@ def not_reached(network: Any, settings: TrainSettings) -> str | None:
     if settings.tuning != "lora" or settings.start_from is not None or lora.targets or lora.first_layer:
         return None
     bare = [name for name in linear_layers(network, towers) if not name.endswith(".base_layer")]
-    experts = 0 if lora.experts else sum(network.get_parameter(name).numel() for name in _experts(network))
+    experts = 0 if lora.experts else sum(math.prod(_shape(network.get_parameter(name))) for name in _experts(network))
     found = []
     if bare:
         names = ", ".join(sorted({name.rpartition(".")[2] for name in bare}))
@@ -193,7 +200,7 @@ def _experts(network: nn.Module, first_layer: int = 0) -> list[str]:
     return [
         name
         for name, weight in network.named_parameters()
-        if weight.ndim == 3
+        if len(_shape(weight)) == 3
         and ".experts." in name
         and part_of(name) is Part.LANGUAGE
         and (first_layer == 0 or ((layer := _LAYER.search(name)) is not None and int(layer[1]) >= first_layer))

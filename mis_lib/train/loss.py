@@ -173,11 +173,12 @@ class AnswerHead:
 
     Args:
         network: a transformers model (not its ``PeftModel``).
+        loss: the model's, where it is known.
         whole_logits: compute the losses from the model's logits at every position, as most trainers do.
     """
 
-    def __init__(self, network: Any, *, whole_logits: bool = False) -> None:
-        self.loss = None if whole_logits else LinearCrossEntropyLoss.of(network)
+    def __init__(self, network: Any, loss: LinearCrossEntropyLoss | None = None, *, whole_logits: bool = False) -> None:
+        self.loss = None if whole_logits else loss or LinearCrossEntropyLoss.of(network)
         self._labels: torch.Tensor | None = None
         self._losses: Losses | None = None
         self._hidden: torch.Tensor | None = None

@@ -13,7 +13,9 @@ from mis_lib.models.devices import device_for
 from mis_lib.models.load import has_bfloat16_products, load_model
 from mis_lib.train.distributed import check_device, shards, zero3
 from mis_lib.train.lora import prepare, shorten
+from mis_lib.train.loss import AnswerHead, LinearCrossEntropyLoss
 from mis_lib.train.settings import TrainSettings
+from mis_lib.train.sharding import agreed, declare_zero3, holds_weights, place_of, whole_by_layer
 
 KERNELS = 128  # that oneDNN keeps while training: enough for a tower and for a language model's layers at one length
 
@@ -34,6 +36,14 @@ class Loaded(NamedTuple):
     """Whether products are computed in bfloat16 from float32 weights."""
     bfloat16: bool
     """Whether products are computed in bfloat16 at all."""
+    loss: LinearCrossEntropyLoss | None = None
+    """Of the model's logits; None where they are no linear layer's."""
+    kept: Any = None
+    """What must live as long as the model."""
+
+    def head(self) -> AnswerHead:
+        """What computes the model's losses in its forward passes."""
+        return AnswerHead(self.network, self.loss, whole_logits=self.loss is None)
 
 
 def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
@@ -55,7 +65,8 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
             "quantization: each GPU holds all quantized weights, expected accelerate launch without sharding, "
             "found FSDP or DeepSpeed; launch without them, or leave quantization out"
         )
-    network, processor = load_model(checkpoint, {}, device, dtype, settings.quantization)
+    kept = declare_zero3(bfloat16=in_bfloat16)
+    network, processor = load_model(checkpoint, {}, place_of(device), dtype, settings.quantization)
     _as_plain(network)
     if trains_whole and getattr(network, "is_quantized", False):
         raise SettingsError(
@@ -71,11 +82,17 @@ def load(settings: TrainSettings, checkpoint: Path | str) -> Loaded:
     if settings.start_from is not None and settings.tuning == "lora":
         warn_if_base_differs("start_from", settings.start_from, checkpoint)
     for weight in model.parameters():
-        if weight.requires_grad:  # steps are smaller than bfloat16 can tell apart
+        # steps are smaller than bfloat16 can tell apart; ZeRO-3 keeps float32 copies of its parts itself
+        if weight.requires_grad and not hasattr(weight, "ds_id"):
             weight.data = weight.data.float()
     if settings.tuning == "lora" and not zero3():
         shorten(model)  # reads factors directly, which ZeRO-3 only gathers when their own module is called
-    return Loaded(model, network, processor, device, in_bfloat16 and trains_whole, in_bfloat16)
+    loss = None
+    if holds_weights():
+        with whole_by_layer(network, device):
+            loss = LinearCrossEntropyLoss.of(network)
+    loss = agreed(loss, settings.device)
+    return Loaded(model, network, processor, device, in_bfloat16 and trains_whole, in_bfloat16, loss, kept)
 
 
 def limits_in(settings: TrainSettings) -> ImageLimits:

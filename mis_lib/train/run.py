@@ -36,6 +36,7 @@ from mis_lib.train.lora import groups, not_reached, restore
 from mis_lib.train.model import Loaded, limits_in, load
 from mis_lib.train.packing import decoder_of
 from mis_lib.train.settings import SCHEDULER_OPTIONS, TrainSettings
+from mis_lib.train.sharding import agreed, holds_weights, whole_by_layer
 from mis_lib.train.trackers import Trackers
 from mis_lib.train.trainer import (
     CHECKPOINT,
@@ -87,6 +88,18 @@ def prepare_features(
     Raises:
         SettingsError: it was asked for, or is needed for ``image_mixup``, and cannot be.
     """
+    found = None
+    if holds_weights():
+        with whole_by_layer(loaded.network, loaded.device):
+            found = _prepared(loaded, encoder, examples, settings, progress)
+    found = agreed(found, settings.device)
+    assert found is not None
+    return found
+
+
+def _prepared(
+    loaded: Loaded, encoder: Encoder, examples: Sequence[Example], settings: TrainSettings, progress: Progress
+) -> tuple[FeatureCache | None, Worth | None, str | None]:
     wanted = settings.feature_cache or settings.image_mixup > 0
     reason = settings.no_feature_cache
     if settings.feature_cache is False:
@@ -334,6 +347,7 @@ def make_trainer(
         args,
         steps,
         network=loaded.network,
+        head=loaded.head(),
         workers=workers,
         processing_class=loaded.processor,
         callbacks=[callback] if callback is not None else [],

@@ -24,6 +24,7 @@ from transformers import Trainer, TrainingArguments
 
 from mis_lib.errors import TrainingError
 from mis_lib.models.adapters import ImageLimits, write_base, write_limits
+from mis_lib.models.load import stored_dtype
 from mis_lib.models.trained_on import TRAINED_ON, record
 from mis_lib.settings import Quantization
 from mis_lib.train.batches import Batch, Plan, collate
@@ -134,6 +135,7 @@ class AnswerTrainer(Trainer):
         args: of transformers; ``max_steps`` is that of ``steps``.
         steps: what to train on.
         network: the transformers model inside ``model``.
+        head: of the network; None to try which losses it has.
         workers: processes that make steps ready before the device asks for them; 0 for none.
         options: of ``Trainer``.
     """
@@ -145,12 +147,13 @@ class AnswerTrainer(Trainer):
         steps: Steps,
         *,
         network: Any,
+        head: AnswerHead | None = None,
         workers: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(model=model, args=args, train_dataset=steps, **options)
         self.steps, self.network, self.workers = steps, network, workers
-        self.head = AnswerHead(network)
+        self.head = head or AnswerHead(network)
         self.tally: Tally | None = None
         self.by_category: dict[str, list[float]] = {}
 
@@ -315,7 +318,8 @@ def save_result(
 ) -> None:
     """Write the trained adapter (or the whole model, with its processor) as a folder that appears in one rename.
 
-    All processes of a run call it: weights that are spread over them are gathered. An adapter's folder also holds the
+    All processes of a run call it: weights that are spread over them are gathered. A whole model is rounded to 16 bits
+    where its checkpoint has 16; checkpoints of a run keep float32. An adapter's folder also holds the
     image limits, the fingerprint of its base checkpoint, and how that was quantized; ``trained_on`` are digests of its
     items.
 
@@ -327,6 +331,7 @@ def save_result(
         if trainer.is_world_process_zero():
             shutil.rmtree(draft, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
+        _round_as_stored(trainer, checkpoint)
         trainer.save_model(str(draft))
         if trainer.is_world_process_zero():
             if processor is not None and not isinstance(trainer.model, PeftModel):
@@ -342,6 +347,14 @@ def save_result(
             shutil.rmtree(folder, ignore_errors=True)
             draft.replace(folder)
     trainer.accelerator.wait_for_everyone()
+
+
+def _round_as_stored(trainer: Trainer, checkpoint: Path | str) -> None:
+    """Give a fully trained model the number type of its checkpoint; DeepSpeed does so itself."""
+    kind, model = stored_dtype(checkpoint), trainer.model
+    whole: Any = None if isinstance(model, PeftModel) or trainer.is_deepspeed_enabled else model
+    if whole is not None and kind in (torch.bfloat16, torch.float16):
+        whole.to(kind)
 
 
 def publish_checkpoint(trainer: Trainer, folder: Path, keep: int) -> None:

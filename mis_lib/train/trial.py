@@ -24,10 +24,10 @@ from mis_lib.train.batches import collate
 from mis_lib.train.distributed import same_for_all
 from mis_lib.train.encode import IGNORED, SHOWN, EncodedRow, Encoder, Example, without_spaces
 from mis_lib.train.features import FeatureCache
-from mis_lib.train.loss import AnswerHead
 from mis_lib.train.model import FORWARD_ERRORS, Loaded
 from mis_lib.train.packing import decoder_of, no_packing, pack
 from mis_lib.train.settings import TrainSettings
+from mis_lib.train.sharding import holds_weights, whole_by_layer
 from mis_lib.train.trainer import model_inputs
 
 ROWS = 3
@@ -82,6 +82,7 @@ class Forward:
 
     def __init__(self, loaded: Loaded, encoder: Encoder, cache: FeatureCache | None) -> None:
         self.network, self.encoder, self.cache = loaded.network, encoder, cache
+        self._loaded = loaded
         self.autocast = loaded.autocast
         self.image_token = getattr(self.network.config, "image_token_id", None)
         self._embeddings: torch.Tensor | None = None
@@ -91,10 +92,11 @@ class Forward:
         """While the block lasts, passes can be made; the model is in evaluation mode."""
         training = self.network.training
         self.network.eval()
-        self._head = AnswerHead(self.network)
+        self._head = self._loaded.head()
         hook = decoder_of(self.network).register_forward_pre_hook(self._keep, with_kwargs=True)
         try:
-            yield
+            with whole_by_layer(self.network, self._loaded.device):
+                yield
         finally:
             hook.remove()
             self._head.remove()
@@ -186,7 +188,9 @@ def layout_of(
         packs = False
     chosen = [examples[at] for at in rows_to_try(examples, lengths, settings.batch_tokens)]
     try:
-        found = _tried(loaded, encoder, chosen, settings, cache, progress, packs=packs)
+        found = Layout.PADDED  # of a process without weights; it takes what the others find
+        if holds_weights():
+            found = _tried(loaded, encoder, chosen, settings, cache, progress, packs=packs)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"expected room on the device for a pass over rows {', '.join(repr(one.sample.id) for one in chosen)}, "
@@ -208,6 +212,8 @@ def pairs_may_share_a_pass(
 ) -> bool:
     """Whether several pairs of answers in a pass have the losses that each answer has alone, as a pair by itself must.
 
+    Of several processes, those that hold no weights find nothing, and have to ask the first.
+
     Args:
         loaded: the model.
         encoder: of its rows.
@@ -221,6 +227,8 @@ def pairs_may_share_a_pass(
         ModelError: a row alone fails, a pair in a pass has other losses than its answers alone, or the labels are not
             those of the answers.
     """
+    if not holds_weights():
+        return False
     pairs = pairs[:PAIRS]
     lengths = [sum(len(encoder.row(each).ids) for each in pair) for pair in pairs]
     chosen = rows_to_try([better for better, _ in pairs], lengths, settings.batch_tokens)

@@ -15,6 +15,7 @@ from mis_lib.errors import MissingPackageError, SettingsError, TrainingError
 from mis_lib.files import open_append
 from mis_lib.train import distributed
 from mis_lib.train.callbacks import Stop, memory_gb, truncate
+from mis_lib.train.model import device_of
 from mis_lib.train.settings import SCHEDULER_OPTIONS, TrainSettings
 
 NAMES: Mapping[str, str] = {  # TRL's -> ours
@@ -48,7 +49,7 @@ def trl_arguments(settings: TrainSettings, model: Any, folder: Path, rows_a_pass
 
     Args:
         settings: the run's.
-        model: a ``PeftModel`` on its device.
+        model: a ``PeftModel``.
         folder: where checkpoints go.
         rows_a_pass: rows a pass on one device.
     """
@@ -68,7 +69,7 @@ def trl_arguments(settings: TrainSettings, model: Any, folder: Path, rows_a_pass
         "max_steps": settings.max_steps or -1,
         "seed": settings.seed,
         "bf16": in_bfloat16,  # TRL leaves pixels in float32 and lets autocast see to it
-        "use_cpu": next(model.parameters()).device.type != "cuda",
+        "use_cpu": not device_of(settings).startswith("cuda"),
         "gradient_checkpointing": settings.gradient_checkpointing,
         "dataloader_num_workers": settings.workers or 0,
         "logging_steps": settings.log_every,

@@ -19,6 +19,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from support import published
 from support.full_disk import files_of_at_most
+from support.sharded import KINDS, in_two_processes
 from support.tiny import tiny_checkpoint
 from support.tiny_rows import tiny_rows
 from typer.testing import CliRunner
@@ -31,7 +32,9 @@ from mis_lib.results.train_runs import TrainRun, train_versions
 from mis_lib.schema import Sample
 from mis_lib.settings import dump_settings, load_settings
 from mis_lib.train.dataset import examples_of
+from mis_lib.train.distributed import leave
 from mis_lib.train.settings import TrainSettings
+from workbench.app import free_port
 
 LOG = "train_log.jsonl"
 
@@ -326,3 +329,29 @@ def test_two_processes_give_the_loss_of_one(config: Path, tmp_path: Path, batch_
     )
     for mine, theirs in zip(read_jsonl(two / LOG), read_jsonl(one / LOG), strict=True):
         assert mine["loss_by_category"] == pytest.approx(theirs["loss_by_category"], abs=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sharded_run_has_the_losses_and_weights_of_one_process(
+    kind: str, tuning: str, config: Path, tmp_path: Path
+) -> None:
+    if kind != "fsdp2":
+        pytest.importorskip("deepspeed")
+    sets = [f"tuning={tuning}", "max_steps=3"]
+    in_two_processes(_train, free_port("127.0.0.1", 29800), str(config), [*sets, "name=two"], kind=kind)
+    one, two = train(read_train_settings(config, [*sets, "name=one"])), tmp_path / "runs" / "two" / "v1"
+    assert losses(two) == pytest.approx(losses(one), abs=1e-5)
+    results = [json.loads((run / "result.json").read_text()) for run in (one, two)]
+    assert results[0]["parameters"] == results[1]["parameters"]
+    weights = "adapter/adapter_model.safetensors" if tuning == "lora" else "model/model.safetensors"
+    mine, theirs = load_file(two / weights), load_file(one / weights)
+    assert mine.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        torch.testing.assert_close(mine[name], weight, atol=1e-4, rtol=1e-3)
+
+
+def _train(rank: int, config: str, sets: list[str]) -> None:
+    train(read_train_settings(Path(config), sets))
+    leave()

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +53,7 @@ from mis_lib.train.model import bfloat16, load
 from mis_lib.train.packing import PackedRows, has_kernel, pack, packed_inputs
 from mis_lib.train.run import make_encoder, make_trainer, plan_of, prepare_features, run, sizes_of, training_arguments
 from mis_lib.train.settings import Scheduler, TrainSettings
+from mis_lib.train.sharding import decoder_layers, holds_weights, place_of, whole_by_layer
 from mis_lib.train.trackers import Trackers
 from mis_lib.train.trainer import Steps
 
@@ -676,18 +677,90 @@ def test_the_settings_decide_over_what_a_launch_file_says(
         assert told.deepspeed_config["gradient_clipping"] in ("auto", args.max_grad_norm)
 
 
-@pytest.mark.parametrize(("stage", "short"), [("2", True), ("3", False)])
 def test_zero3_is_known_before_transformers_is_told_of_it(
-    stage: str,
-    short: bool,
-    settings_of: Callable[..., TrainSettings],
-    checkpoint: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", stage)
-    model = load(settings_of(), checkpoint).model
-    assert any("forward" in vars(module) for module in model.modules()) is short
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+    assert any("forward" in vars(module) for module in load(settings_of(), checkpoint).model.modules())
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match="pip install deepspeed; or launch with FSDP2"):
+        load(settings_of(), checkpoint)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_under_fsdp_the_first_process_holds_the_weights_and_the_others_their_shapes(
+    tuning: str, settings_of: Callable[..., TrainSettings], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load(settings_of(tuning=tuning), checkpoint)
+    for name in ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING"):
+        monkeypatch.setenv(name, "true")
+    for name, value in {"FSDP_VERSION": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)  # as transformers asks
+    monkeypatch.setattr("accelerate.PartialState", lambda **options: None)
+    monkeypatch.setattr("accelerate.utils.broadcast_object_list", lambda values: [whole.loss])  # the first has sent it
+    empty = load(settings_of(tuning=tuning), checkpoint)
+    assert (place_of("cuda:1"), {weight.device.type for weight in empty.model.parameters()}) == ("meta", {"meta"})
+    assert {name: (weight.shape, weight.dtype) for name, weight in empty.model.named_parameters()} == {
+        name: (weight.shape, weight.dtype) for name, weight in whole.model.named_parameters()
+    }
+    kept = {name: one for name, one in empty.network.named_buffers() if name.endswith("inv_freq")}
+    assert kept and all(torch.equal(one, whole.network.get_buffer(name)) for name, one in kept.items())
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert place_of("cuda:0") == "cpu" and holds_weights()
+
+
+def test_before_sharding_one_layer_at_a_time_is_on_the_device(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = load(settings_of(), checkpoint).network
+    layers, lent = decoder_layers(network), []
+    home = {weight.data_ptr() for weight in network.parameters()}
+
+    def elsewhere(weights: Iterable[torch.Tensor]) -> bool:
+        return all(weight.data_ptr() not in home for weight in weights)
+
+    def look(layer: Any, args: Any) -> None:
+        lent.append([elsewhere(one.parameters()) for one in layers])
+
+    tokens = torch.ones(1, 3, dtype=torch.long)
+    expected = network(input_ids=tokens).logits
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *args, plain=torch.Tensor.to, **named: (
+        tensor.clone() if args == ("cuda:7",) else plain(tensor, *args, **named)
+    ))  # fmt: skip
+    with whole_by_layer(network, "cuda:7"):
+        hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+        assert elsewhere(network.get_output_embeddings().parameters())
+        assert torch.equal(network(input_ids=tokens).logits, expected)
+        monkeypatch.setattr(layers[1].mlp, "forward", None)
+        with pytest.raises(TypeError):  # a pass that fails in the middle of a layer
+            network(input_ids=tokens)
+    for hook in hooks:
+        hook.remove()
+    assert lent[: len(layers)] == [[at == other for other in range(len(layers))] for at in range(len(layers))]
+    assert {weight.data_ptr() for weight in network.parameters()} == home
+    assert not any(layer._forward_pre_hooks for layer in layers)
+
+
+def test_a_fully_trained_model_has_the_number_type_of_its_checkpoint(
+    settings_of: Callable[..., TrainSettings], checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    half, settings = tmp_path / "half", settings_of(tuning="full", max_steps=2)
+    model, processor = load_model(checkpoint, dtype=torch.bfloat16)
+    for part in (model, processor):
+        part.save_pretrained(half)
+    run(settings, half, examples_of(settings, data, tmp_path / "data"), tmp_path)
+    tuned, before = load_model(tmp_path / "model").network, load_model(half).network
+    assert {weight.dtype for weight in tuned.parameters()} == {torch.bfloat16}
+    moved = {
+        part_of(name)
+        for name, weight in tuned.named_parameters()
+        if not torch.equal(weight, before.get_parameter(name))
+    }
+    assert moved == {Part.LANGUAGE, Part.PROJECTOR}
 
 
 def test_a_projector_in_parts_reads_no_stored_features(

@@ -1,7 +1,6 @@
 """DPO and RAFT: what they learn from, which way they move the model, what they leave alone, and what they refuse."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from support.annotated import answered_run
 from support.full_disk import files_of_at_most
+from support.sharded import in_two_processes
 from support.tiny import tiny_checkpoint
 from support.tiny_architectures import LLAVA_ONEVISION, built
-from torch import multiprocessing
 from transformers import AutoProcessor
 from trl import DPOConfig
 
@@ -511,7 +510,8 @@ def test_a_model_that_trl_cannot_collate_for_is_refused_before_the_first_step(ho
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["raft", "dpo", "dpo-sharded"])
 def test_several_processes_are_one_run(home: Path, tmp_path: Path, method: str) -> None:
-    multiprocessing.spawn(_in_a_process, (method, str(home), str(tmp_path), free_port("127.0.0.1", 29700)), nprocs=2)
+    kind = "fsdp2" if method == "dpo-sharded" else None
+    in_two_processes(_in_a_process, free_port("127.0.0.1", 29700), method, str(home), str(tmp_path), kind=kind)
     told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert told[0] == told[1], "both know all answers and the same run"
     run = TrainRun(Path(told[0]["run"]))
@@ -529,13 +529,9 @@ def test_several_processes_are_one_run(home: Path, tmp_path: Path, method: str) 
         assert [each["kept"] for each in json.loads((run.folder / "raft.json").read_text())["rounds"]] == [2, 2]
 
 
-def _in_a_process(rank: int, method: str, home: str, runs: str, port: int) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def _in_a_process(rank: int, method: str, home: str, runs: str) -> None:
     here = {"model": f"{home}/toy", "data": Path(home) / "data", "runs": Path(runs), "name": method, "device": "cpu"}
     told: dict[str, object] = {}
-    if method == "dpo-sharded":
-        shard_on_a_cpu()
     if method != "raft":
         run = train_by(DpoSettings(**here, batch_size=4))
     else:
@@ -549,27 +545,6 @@ def _in_a_process(rank: int, method: str, home: str, runs: str, port: int) -> No
         run = train_raft(settings, train, rank_all)
     (Path(runs) / f"{rank}.json").write_text(json.dumps(told | {"run": str(run)}))
     leave()
-
-
-def shard_on_a_cpu() -> None:
-    """FSDP2 as configs/accelerate/fsdp2.yaml asks for it; accelerate would only do so on GPUs."""
-    from accelerate import DistributedType, state
-
-    os.environ |= {
-        "ACCELERATE_USE_FSDP": "true",
-        "FSDP_VERSION": "2",
-        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    }
-    os.environ |= {"FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
-    plain = state.AcceleratorState.__init__
-
-    def sharding(self: Any, *given: Any, fsdp_plugin: Any = None, **options: Any) -> None:
-        plain(self, *given, fsdp_plugin=fsdp_plugin, **options)
-        if fsdp_plugin is not None:
-            self.fsdp_plugin, self.distributed_type = fsdp_plugin, DistributedType.FSDP
-            state.PartialState._shared_state["distributed_type"] = DistributedType.FSDP
-
-    state.AcceleratorState.__init__ = sharding
 
 
 def test_a_model_without_a_good_answer_learns_nothing(home: Path, tmp_path: Path) -> None:
