@@ -21,6 +21,8 @@ from workbench.jobs import PROGRAM, Jobs, check_name
 
 STEM = "evaluation"
 ANSWERING = "generating"  # what recipes call the step
+PHASES = {ANSWERING: "Answering", "rule": "Judging", "training": "Training", "starting": "Starting"}
+LOADING = "Generating "  # how the message begins after which the model is loaded
 MINI = "mini"
 USUAL = (12.0, 0.45)  # seconds until the first answer, and for each: the embedded model on two cores of a server
 PAIRS = 12  # of the first evaluation that is offered
@@ -123,7 +125,7 @@ class EvaluationJobs:
             *(["--data", str(self.host.data_folder.absolute())] if self.host.data_folder else []),
             "--name", name, "--runs", str(self._jobs.runs), *who,
         ]  # fmt: skip
-        return Plan(name, tuple(command), asked, self._cost(len(samples) * len(variants), asked), is_judged)
+        return Plan(name, tuple(command), asked, self.cost(len(samples) * len(variants), asked), is_judged)
 
     def start(self, plan: Plan) -> None:
         """Start an evaluation, or go on with it.
@@ -191,7 +193,7 @@ class EvaluationJobs:
         groups = "; ".join([*parts, *(", ".join(names) for names in by_url.values())])
         return f"one evaluation asks one checkpoint or one server; choose variants of one: {groups}"
 
-    def _cost(self, answers: int, asked: str) -> Cost:
+    def cost(self, answers: int, asked: str = MINI) -> Cost:
         """What so many answers take: as the newest evaluation of the same model took here, else as measured before."""
         for name in self._jobs.names():
             job, step = self._jobs.job(name), self._jobs.step(name)
@@ -203,6 +205,12 @@ class EvaluationJobs:
         if asked == MINI:
             return Cost(answers, USUAL[0] + USUAL[1] * answers, measured_here=False)
         return Cost(answers, None, measured_here=False)
+
+
+def phase(step: Step | None) -> str:
+    """What a job is doing, as people read it."""
+    what = step.what if step is not None else "starting"
+    return "Loading the model" if what.startswith(LOADING) else PHASES.get(what, what)
 
 
 def _seconds_each(step: Step) -> float | None:

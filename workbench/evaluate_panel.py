@@ -12,7 +12,7 @@ import gradio as gr
 from mis_lib.errors import MisError
 from mis_lib.recipes.progress import Step
 from workbench.components import QUIET, error_block, html_block
-from workbench.evaluate import ANSWERING, FIRST_SPLIT, PAIRS, EvaluationJobs, Now, Outcome
+from workbench.evaluate import FIRST_SPLIT, PAIRS, EvaluationJobs, Now, Outcome, phase
 from workbench.html import error_bar, macros
 from workbench.jobs import in_a_shell, time_in_words
 from workbench.links import Link, Tab
@@ -20,8 +20,6 @@ from workbench.links import Link, Tab
 SECONDS = 1.0  # between two looks at an evaluation
 LAST = 4  # lines of the output of one that has stopped
 TITLE = "Evaluate now"
-PHASES = {ANSWERING: "Answering", "rule": "Judging", "training": "Training", "starting": "Starting"}
-LOADING = "Generating "  # how the message begins after which the model is loaded
 FIRST_MODELS = 2
 Update = dict[Any, Any]
 
@@ -158,12 +156,6 @@ def status(now: Now) -> str:
         links = links[:1]
     lines = [line for line in now.printed.splitlines() if line.strip()] if now.state is Outcome.STOPPED else []
     return _macros().status(now, phase(now.step), _left(now.step), "\n".join(lines[-LAST:]), links)
-
-
-def phase(step: Step | None) -> str:
-    """What a job is doing, as people read it."""
-    what = step.what if step is not None else "starting"
-    return "Loading the model" if what.startswith(LOADING) else PHASES.get(what, what)
 
 
 def in_short(step: Step | None) -> str:

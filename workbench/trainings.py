@@ -63,6 +63,10 @@ class Trainings:
         names = [path.stem for path in self.configs.glob("*.yaml") if not path.stem.startswith("study")]
         return sorted(names, key=lambda name: (not name.startswith("mini"), name))
 
+    def method(self, config: str) -> str:
+        """How a settings file learns; raises as ``plan``."""
+        return self.plan(config, []).settings.method
+
     def plan(self, config: str, overrides: Sequence[str]) -> Plan:
         """What a settings file and ``key=value`` pairs come to.
 

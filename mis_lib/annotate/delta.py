@@ -126,7 +126,16 @@ def build_delta(events: Iterable[Event], *, reference: bool = True, judged: Judg
     return Delta(kept, _distinct([*pairs, *preferred]), entries, left_out | unused)
 
 
-def write_delta(delta: Delta, out: Path, name: str, folder_of: Callable[[str], Path], *, replay: int = 0) -> About:
+def write_delta(
+    delta: Delta,
+    out: Path,
+    name: str,
+    folder_of: Callable[[str], Path],
+    *,
+    replay: int = 0,
+    replay_from: Path | None = None,
+    targets: bool = True,
+) -> About:
     """Write the next version of ``out/name``, all or nothing; the newest one is returned if it holds the same.
 
     Args:
@@ -135,11 +144,14 @@ def write_delta(delta: Delta, out: Path, name: str, folder_of: Callable[[str], P
         name: of this one.
         folder_of: the folder that the images of a run's samples are relative to.
         replay: number of rows of those samples' training split to add, against forgetting.
+        replay_from: the data whose training split is used where those samples have none, as live ones.
+        targets: whether a row or a pair is needed; KTO learns from right and wrong answers alone.
 
     Raises:
         DataError: there is nothing to write, or an image is not there.
     """
-    if not delta.rows and not delta.pairs:
+    enough = delta.rows or delta.pairs or (not targets and any(entry.failing for entry in delta.entries))
+    if not enough:
         reasons = "; ".join(f"{count} x {reason}" for reason, count in Counter(delta.left_out.values()).items())
         raise DataError(f"expected decided failures to learn from, found none{f' ({reasons})' if reasons else ''}")
     parent = out / name
@@ -147,7 +159,7 @@ def write_delta(delta: Delta, out: Path, name: str, folder_of: Callable[[str], P
     taken = sorted(int(folder.name[1:]) for folder in parent.glob("v*") if folder.name[1:].isdigit())
     with tempfile.TemporaryDirectory(dir=parent, prefix=".making-") as made:
         work = Path(made) / "delta"
-        _write(delta, work, folder_of, replay)
+        _write(delta, work, folder_of, replay, replay_from)
         if taken and _digest(parent / f"v{taken[-1]}") == _digest(work):
             return about(parent / f"v{taken[-1]}")
         final = parent / f"v{(taken or [0])[-1] + 1}"
@@ -301,11 +313,11 @@ def _entry(final: Event, trained: Collection[str], judged: dict[str, Outcome]) -
     )
 
 
-def _write(delta: Delta, work: Path, folder_of: Callable[[str], Path], replay: int) -> None:
+def _write(delta: Delta, work: Path, folder_of: Callable[[str], Path], replay: int, replay_from: Path | None) -> None:
     work.mkdir()
     ids = {row.event.subject.sample.id for row in delta.rows}
     samples = [_sample(row.event, work, folder_of, ids, answer=row.target, source=row.source) for row in delta.rows]
-    again = _replayed(delta, work, folder_of, replay)
+    again = _replayed(delta, work, folder_of, replay, replay_from)
     write_records(work / TRAIN, [*samples, *again])
     pairs = [
         Preference(
@@ -352,18 +364,15 @@ def _sample(
     )
 
 
-def _replayed(delta: Delta, work: Path, folder_of: Callable[[str], Path], count: int) -> list[Sample]:
-    """Rows of the samples' own training split, drawn by a fixed seed; none of which the delta has a row."""
+def _replayed(
+    delta: Delta, work: Path, folder_of: Callable[[str], Path], count: int, otherwise: Path | None
+) -> list[Sample]:
+    """Rows of the samples' own training split, else of ``otherwise``, by a fixed seed; none that the delta has."""
     if not count or not delta.rows:
         return []
-    folder = folder_of(delta.rows[0].event.subject.run)
     own = {row.event.subject.sample.id for row in delta.rows}
-    try:
-        replayed = load(find_source(folder, split="train"))
-    except DataError as error:
-        raise DataError(
-            f"--replay: expected a training split beside what was annotated; {error}, or leave --replay out"
-        ) from error
+    annotated = dict.fromkeys(folder_of(row.event.subject.run) for row in delta.rows)
+    folder, replayed = _training_split([*annotated, *([otherwise] if otherwise else [])])
     rows = [sample for sample in replayed if sample.id not in own and sample.answer]
     drawn = random.Random(0).sample(rows, min(count, len(rows)))
     return [
@@ -376,6 +385,19 @@ def _replayed(delta: Delta, work: Path, folder_of: Callable[[str], Path], count:
         )
         for sample in drawn
     ]
+
+
+def _training_split(folders: Sequence[Path]) -> tuple[Path, list[Sample]]:
+    """The first training split of several folders."""
+    missing: list[DataError] = []
+    for folder in folders:
+        try:
+            return folder, list(load(find_source(folder, split="train")))
+        except DataError as error:
+            missing.append(error)
+    raise DataError(
+        f"--replay: expected a training split beside what was annotated; {missing[0]}, or leave --replay out"
+    ) from missing[0]
 
 
 def _provenance(event: Event, source: str) -> dict[str, Any]:

@@ -112,9 +112,11 @@ def make_delta(
     from mis_lib.cli import console
     from mis_lib.cli.show.annotations import show_delta
     from mis_lib.recipes import annotations as recipe
+    from mis_lib.recipes.train import read_train_settings
 
     if sets and train is None:
         raise SettingsError("--set goes with --train FILE, found no --train")
+    method = "sft" if train is None else read_train_settings(train, sets or ()).method
     made = recipe.make_delta(
         AnnotationStore(root=runs),
         runs,
@@ -125,6 +127,7 @@ def make_delta(
         causes=causes or (),
         reference=not corrected_only,
         replay=replay,
+        targets=method != "kto",
         data=data,
         judge=judge or (),
     )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from mis_lib.annotate.agreement import TeamAgreement, team_agreement
 from mis_lib.annotate.decisions import CurrentLabels, Decision, Event, Key, Kind, Subject, person, response_digest
-from mis_lib.annotate.delta import TRAIN, About, build_delta, write_delta
+from mis_lib.annotate.delta import TRAIN, About, about, build_delta, write_delta
 from mis_lib.annotate.exchange import Form, read_events, read_labels, write_events
 from mis_lib.annotate.store import AnnotationStore, decided
 from mis_lib.data.preferences import PAIRS
@@ -23,6 +23,7 @@ from mis_lib.recipes.judge import check_judge, is_stored, verdicts_on
 from mis_lib.recipes.progress import say
 from mis_lib.recipes.train import read_train_settings
 from mis_lib.results.evaluated import data_folder, judges_of, open_folder, read_samples, run_name
+from mis_lib.results.regression import read_regression
 from mis_lib.results.runs import CONFIG, Run, folder_digest
 from mis_lib.schema import Outcome
 
@@ -36,12 +37,28 @@ def train_command(config: Path, folder: Path, runs: Path, sets: Sequence[str] = 
 
 
 def overrides(folder: Path, runs: Path, method: str = "sft") -> list[str]:
-    """The settings that train on a delta, starting from the adapter that people annotated most; DPO gets its pairs."""
+    """The settings that train on a delta, starting from the adapter that people annotated most.
+
+    DPO gets the delta's pairs; KTO the run that was annotated most, of which it learns every answer with a label.
+
+    Raises:
+        DataError: there is neither a row nor a pair, and the method needs one.
+    """
     adapter = start_of(folder, runs).adapter
+    start = [f"start_from={adapter}"] if adapter else []
+    if method == "kto":
+        (run, variant), _ = _labelled(folder).most_common(1)[0]
+        return [f"answers={runs / run}", f"variant={variant}", "verdicts=people", *start]
+    made = about(folder)
+    if not made.rows and not made.pairs:
+        raise DataError(
+            f"{folder}: expected failures with a corrected answer, or preferences, found none; write corrected "
+            "answers, or learn from right and wrong answers alone (KTO)"
+        )
     return [
         f"data={folder}",
         *([f"pairs={folder}"] if method == "dpo" else []),
-        *([f"start_from={adapter}"] if adapter else []),
+        *start,
     ]
 
 
@@ -55,7 +72,7 @@ class Start(NamedTuple):
 
 def start_of(folder: Path, runs: Path) -> Start:
     """The adapter that people annotated most: a shipped one, or the result of a training run below ``runs``."""
-    annotated = _annotated(folder / TRAIN) or _annotated(folder / PAIRS)
+    annotated = _annotated(folder / TRAIN) or _annotated(folder / PAIRS) or _labelled(folder)
     if not annotated:
         return Start(None, f"No row of {folder} says who answered: training begins where its settings say")
     (run, variant), _ = annotated.most_common(1)[0]
@@ -70,6 +87,11 @@ def _annotated(file: Path) -> Counter[tuple[str, str]]:
     """How many rows of a delta's file come from each run and variant; replayed ones from none."""
     origins = [row["provenance"] for row in read_jsonl(file)]
     return Counter((str(origin["run"]), str(origin["variant"])) for origin in origins if "run" in origin)
+
+
+def _labelled(folder: Path) -> Counter[tuple[str, str]]:
+    """How many labelled responses of a delta come from each run and variant."""
+    return Counter((entry.run, entry.variant) for entry in read_regression(folder))
 
 
 def _adapter_of(run: str, variant: str, runs: Path) -> Path | None:
@@ -163,11 +185,14 @@ def make_delta(
     causes: Sequence[str] = (),
     reference: bool = True,
     replay: int = 0,
+    replay_from: Path | None = None,
+    targets: bool = True,
     data: Path | None = None,
     judge: Sequence[str] = (),
 ) -> About:
     """Write the training delta of the current decisions, or of a part of them.
 
+    ``replay``, ``replay_from`` and ``targets`` are those of ``write_delta``.
     With ``judge`` (``settings.Judged``) its verdicts on ``run`` count as decisions, where people have not decided.
 
     Raises:
@@ -202,7 +227,8 @@ def make_delta(
         return data_folder(Run(runs / of))
 
     made = build_delta(events, reference=reference, judged=_judged(runs))
-    return write_delta(made, output or runs / DELTAS, name, folder_of, replay=replay)
+    out = output or runs / DELTAS
+    return write_delta(made, out, name, folder_of, replay=replay, replay_from=replay_from, targets=targets)
 
 
 def _ruled(folder: Path, judge: Sequence[str], data: Path | None) -> list[Event]:

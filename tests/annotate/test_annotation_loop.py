@@ -651,6 +651,38 @@ def test_rows_of_the_old_training_data_go_along_against_forgetting(
     assert all((Path(made.folder) / name).is_file() for row in rows for name in row.images)
 
 
+def test_live_items_alone_replay_the_training_data_that_the_caller_names(
+    samples: dict[str, Sample], store: AnnotationStore, data: Path, tmp_path: Path
+) -> None:
+    live, other = shutil.copytree(data, tmp_path / "live"), shutil.copytree(data, tmp_path / "other")
+    for place in live.glob("train*"):
+        place.unlink()
+    write_records(other / "train.jsonl", [samples["hard-01"].model_copy(update={"split": "train", "answer": "Old."})])
+    store.record("ada", about(samples["hard-00"]), Decision(outcome=Outcome.UNSAFE, corrected="New."))
+    delta = build_delta(store.current())
+    made = write_delta(delta, tmp_path / "out", "mine", lambda run: live, replay=64, replay_from=other)
+    rows = read_records(Path(made.folder) / "train.jsonl", Sample)
+    assert [row.answer for row in rows] == ["New.", "Old."]
+    assert all((Path(made.folder) / name).is_file() for row in rows for name in row.images)
+
+
+def test_failures_without_a_corrected_answer_are_training_data_for_kto_alone(
+    samples: dict[str, Sample], store: AnnotationStore, data: Path, tmp_path: Path
+) -> None:
+    bare = samples["hard-00"].model_copy(update={"answer": None})
+    store.record("ada", about(bare), Decision(outcome=Outcome.UNSAFE))
+    delta = build_delta(store.current())
+    with pytest.raises(DataError, match="1 x a failure without a target"):
+        write_delta(delta, tmp_path / "out", "mine", lambda run: data)
+    made = write_delta(delta, tmp_path / "out", "mine", lambda run: data, targets=False)
+    assert (made.rows, made.pairs, made.failing) == (0, 0, 1)
+    folder, runs = Path(made.folder), tmp_path / "runs"
+    ((run, variant, *_),) = [(one.run, one.variant) for one in read_regression(folder)]
+    assert overrides(folder, runs, "kto")[:3] == [f"answers={runs / run}", f"variant={variant}", "verdicts=people"]
+    with pytest.raises(DataError, match="expected failures with a corrected answer, or preferences"):
+        overrides(folder, runs, "sft")
+
+
 def test_the_old_training_data_may_be_in_any_form_and_where_there_is_none_the_message_says_so(
     samples: dict[str, Sample], store: AnnotationStore, data: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 import typer
+from support.annotated import answered_run
 from support.fake_report import PROGRAM
 from support.fake_runs import fake_run
 from support.fakes import mini_data, ready_host
@@ -20,12 +22,16 @@ from mis_lib.errors import SettingsError
 from mis_lib.files import read_records, write_records
 from mis_lib.generate.served import Served
 from mis_lib.models.adapters import Checkpoint
+from mis_lib.models.mini.assemble import ADAPTERS
 from mis_lib.recipes.progress import FILE_VARIABLE, FINISHED, Kept, Silent, read_step
 from mis_lib.recipes.settings import ReportSettings
 from mis_lib.schema import Sample
+from workbench.annotate.actions import CONFIG, Annotations, Place, Query, keep, make
+from workbench.annotate.loop import Loops
 from workbench.evaluate import EvaluationJobs, Outcome
 from workbench.evaluate_panel import EvaluatePanel
 from workbench.host import Host
+from workbench.trainings import CONFIGS, Trainings
 
 
 def wait(until: Callable[[], object], seconds: float = 60) -> None:
@@ -202,3 +208,32 @@ def test_only_a_command_that_did_everything_is_finished(tmp_path: Path, words: l
     assert step is not None and (result.exit_code == 0) is is_done
     assert (step.what == FINISHED) is is_done
     assert json.loads(file.read_text())["what"] == step.what
+
+
+def test_the_loop_says_where_one_is_and_measures_the_re_tuned_model_in_its_own_run(host: Host, tmp_path: Path) -> None:
+    answered_run(host.runs, tmp_path / "mini")
+    annotations = Annotations(host.runs)
+    trainings = Trainings(host.runs, CONFIGS, data=[ADAPTERS], program=(sys.executable, "-c", "pass"))
+    loops = Loops(annotations, trainings, EvaluationJobs(host))
+
+    def stands() -> list[str]:
+        return [step.stand.value for step in loops.loop(CONFIG).steps]
+
+    assert stands() == ["next", "missing", "missing", "missing", "missing"]
+    place = Place(run="report/v1", sample="hard-00", variant="mirage").model_dump_json()
+    keep(annotations, Query(run="report/v1", author="ada"), place, {"outcome": "unsafe", "corrected": "No."}, "1" * 32)
+    assert stands() == ["done", "next", "missing", "missing", "missing"]
+    make(annotations, "mine", 0)
+    found = loops.loop(CONFIG)
+    assert stands() == ["done", "done", "next", "missing", "missing"] and found.delta == "mine/v1"
+    assert "about" in found.steps[2].cost and "start_from=" in found.steps[2].command
+    folder = host.runs / found.tuned / "v1"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(f"model: mini\nname: {found.tuned}\ndata: {host.runs / 'deltas/mine/v1'}\n")
+    (folder / "environment.json").write_text('{"digests": {}}')
+    (folder / "train_log.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    (folder / "result.json").write_text('{"finished": true}')
+    steps = loops.loop(CONFIG).steps
+    assert [step.stand.value for step in steps] == ["done", "done", "done", "next", "next"]
+    assert f"--name {found.tuned}-report" in steps[3].command and "--regression" in steps[3].command
+    assert f"run={found.tuned}/v1" in steps[4].links[0][0]

@@ -29,9 +29,10 @@ from mis_lib.settings import load_settings
 from workbench.compare.tab import CompareHandlers
 from workbench.jobs import Job
 from workbench.links import Link, Tab
+from workbench.measure import report_command
 from workbench.prompt import Prompt
 from workbench.train.tab import TrainHandlers
-from workbench.train.view import next_steps, report_command
+from workbench.train.view import next_steps
 from workbench.trainings import CONFIGS, JOB, State, Trainings, progress
 
 
@@ -366,5 +367,6 @@ def test_a_run_on_annotated_failures_is_measured_on_them_and_against_its_start(t
     settings = load_settings(ReportSettings, None, overrides=[words[3]])
     assert settings.adapters == {"start": tmp_path / "start", "tuned": folder / "adapter"}
     assert words[4:9] == ["--variants", "start", "tuned", "--name", "tuned-report"]
-    assert words[9:13] == ["--only", f"{annotated.folder}:mirage", "--regression", str(delta)]
-    assert words[13:] == ["--data", str(tmp_path / "mini")]
+    asked = [f"{annotated.folder}:mirage", "hard-00"]
+    assert words[9:14] == ["--only", *asked, "--regression", str(delta)], "failures, and all that people labelled"
+    assert words[14:] == ["--data", str(tmp_path / "mini")]

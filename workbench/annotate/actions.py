@@ -334,6 +334,9 @@ def make(
     run: str | None = None,
     authors: Sequence[str] | None = None,
     causes: Sequence[str] | None = None,
+    *,
+    replay_from: Path | None = None,
+    targets: bool = True,
 ) -> tuple[Markup, str]:
     """Write a training delta; returns what it holds as HTML, and its name (NAME/vN) for ``start``, "" if there is none.
 
@@ -344,8 +347,16 @@ def make(
         run: only decisions on this run; empty for all.
         authors: only decisions of these people; empty for all.
         causes: only responses of which somebody named one of these causes; empty for all.
+        replay_from: the data with that old training data, where the annotated runs have none, as live ones.
+        targets: whether corrected answers or pairs are needed; KTO learns from the labels alone.
     """
-    wanted = {"run": run or None, "authors": authors or (), "causes": causes or ()}
+    wanted = {
+        "replay_from": replay_from,
+        "targets": targets,
+        "run": run or None,
+        "authors": authors or (),
+        "causes": causes or (),
+    }
     rows = int(replay or 0)
     if rows < 0:
         return html.error_bar([f"expected 0 or more rows to replay, found {rows}"]), ""
@@ -365,7 +376,7 @@ def start(annotations: Annotations, trainings: Trainings, delta: str, config: st
     if folder is None:
         return html.error_bar(["build the training data first; the fine-tuning learns from them"])
     try:
-        method = trainings.plan(config or CONFIG, []).settings.method
+        method = trainings.method(config or CONFIG)
         name = f"{config or CONFIG}-{folder.parent.name}-{folder.name}"
         job = trainings.start(config or CONFIG, [*overrides(folder, root, method), f"name={name}"])
     except (MisError, OSError) as error:

@@ -15,9 +15,12 @@ import gradio as gr
 
 from mis_lib.annotate.decisions import CAUSES
 from mis_lib.annotate.worklist import SIGNALS, Filter, Order, Whose, Worklist
+from mis_lib.construct.mis_mini import mini_data_folder
 from mis_lib.errors import DataError, MisError
 from workbench.annotate import actions, view
 from workbench.annotate.actions import Annotations, Query, View
+from workbench.annotate.loop import METHODS, Loops, last_config, newest_delta
+from workbench.annotate.loop import strip as strip_of
 from workbench.components import QUIET, REFRESH, SAVE_FILE, error_block, file_text, html_block, who
 from workbench.evaluate import EvaluationJobs
 from workbench.evaluate_panel import EvaluatePanel
@@ -26,6 +29,7 @@ from workbench.links import Link, Navigation, Tab, not_there
 from workbench.trainings import Trainings
 
 ANY = ""
+LOOK = 2.0  # seconds between two looks at a training or a report of the loop
 FILTERS = ("variant", "beside", "split", "category", "judge", "outcome", "beside_outcome", "signal", "whose", "order")
 WIDTH: dict[str, Any] = {"min_width": 150}
 FORM = """
@@ -86,7 +90,7 @@ def build(
             preview = html_block("", "mis-annotate-preview")
         with gr.Column(scale=4, min_width=320, elem_id="mis-annotate-right"):
             form = html_block("", "mis-annotate-form", js_on_load=FORM)
-    _delta_part(annotations, trainings)
+    _delta_part(Loops(annotations, trainings, evaluations))
     with gr.Accordion("Inter-annotator agreement and export", open=False, elem_id="mis-agreement") as accordion:
         agreement = html_block("", "mis-agreement-table")
         export = gr.Button("Export annotations (JSON Lines)", size="sm", elem_id="mis-annotate-export")
@@ -155,51 +159,88 @@ def _filter_part() -> FilterPart:
     )
 
 
-def _delta_part(annotations: Annotations, trainings: Trainings) -> None:
-    """Make a training delta of what was decided, or of a part of it, and start the fine-tuning on it."""
-    title = "Build training data from these annotations"
-    with gr.Accordion(title, open=False, elem_id="mis-loop") as accordion:
+def _delta_part(loops: Loops) -> None:
+    """The loop: its five steps, training data of all decisions or a part of them, the re-tune, and its report."""
+    annotations, trainings = loops.annotations, loops.trainings
+    known = trainings.configurations()
+    configs = [(label, name) for name, label in METHODS.items() if name in known]
+    configs += [(name, name) for name in known if name not in METHODS]
+    with gr.Accordion("From failures to a better model", open=False, elem_id="mis-loop") as accordion:
+        strip = html_block("", "mis-loop-steps")
         with gr.Row():
             run = gr.Dropdown([("All runs", "")], value="", label="Run", elem_id="mis-delta-run", **WIDTH)
             people = gr.Dropdown([], multiselect=True, label="Annotators (empty: all)", **WIDTH)
             label = "Causes (empty: all)"
             options = _options(CAUSES)
             causes = gr.Dropdown(options, multiselect=True, label=label, elem_id="mis-delta-causes", **WIDTH)
+            label = "Learn from"
+            config = gr.Dropdown(configs, value=actions.CONFIG, label=label, elem_id="mis-delta-config", min_width=260)
         with gr.Row(elem_classes=["mis-filters"]):
             name = gr.Textbox(
                 "delta", label="Name", max_lines=1, max_length=60, min_width=110, elem_id="mis-delta-name"
             )
             label = "Replay rows (prevent forgetting)"
             replay = gr.Number(64, label=label, precision=0, scale=2, min_width=250, elem_id="mis-delta-replay")
-            make = gr.Button("Build training data", scale=0, min_width=190, elem_id="mis-delta-make")
-            config = gr.Dropdown(trainings.configurations(), value=actions.CONFIG, label="Settings file", min_width=190)
-            start = gr.Button(
-                "Fine-tune on these",
-                variant="primary",
-                interactive=False,  # without a delta there is nothing to learn from
-                scale=0,
-                min_width=170,
-                elem_id="mis-delta-start",
-            )
-        made, started = html_block("", "mis-delta-made"), html_block("", "mis-delta-started")
-    delta = gr.Textbox(visible=False)
+            buttons = [
+                _loop_button(text, f"mis-delta-{key}", primary=key == "start")
+                for key, text in (
+                    ("make", "Build training data"),
+                    ("start", "Fine-tune on these"),
+                    ("measure", "Measure the re-tuned model"),
+                )
+            ]
+        make, start, measure = buttons
+        said = html_block("", "mis-delta-said")
+    timer = gr.Timer(LOOK, active=False)
 
-    def selectable() -> tuple[gr.Dropdown, gr.Dropdown]:
+    def shown(config: str | None, name: str, replay: float | None) -> Updates:
+        try:
+            loop = loops.loop(config or actions.CONFIG, name, replay)
+        except MisError as error:
+            return view.errors([str(error)]), *_skips(2), gr.Timer(active=False)
+        enabled = [gr.Button(interactive=loop.is_next(at)) for at in (2, 3)]
+        return strip_of(loop), *enabled, gr.Timer(active=loop.is_running)
+
+    def opened(name: str, replay: float | None) -> Updates:
         runs, authors = actions.selectable(annotations)
-        return gr.Dropdown(choices=[("All runs", ""), *_plain(runs)]), gr.Dropdown(choices=authors)
+        config = last_config(annotations.root, trainings)
+        lists = gr.Dropdown(choices=[("All runs", ""), *_plain(runs)]), gr.Dropdown(choices=authors)
+        return *lists, config, *shown(config, name, replay)
 
-    def make_delta(*values: Any) -> tuple[str, str, gr.Button]:
-        shown, name = actions.make(annotations, *values)
-        return shown, name, gr.Button(interactive=bool(name))
+    def make_delta(config: str | None, name: str, replay: float | None, *values: Any) -> Updates:
+        text, _ = actions.make(
+            annotations, name, replay, *values,
+            replay_from=loops.host.data_folder or mini_data_folder(),
+            targets=trainings.method(config or actions.CONFIG) != "kto",
+        )  # fmt: skip
+        return text, *shown(config, name, replay)
 
-    def start_training(delta: str, config: str | None) -> str:
-        return actions.start(annotations, trainings, delta, config)
+    def start_training(config: str | None, name: str, replay: float | None) -> Updates:
+        newest = newest_delta(annotations.root)
+        delta = f"{newest.parent.name}/{newest.name}" if newest else ""
+        return actions.start(annotations, trainings, delta, config), *shown(config, name, replay)
 
-    queued = {key: value for key, value in QUIET.items() if key != "queue"}  # both take a while
-    gr.on(accordion.expand, selectable, outputs=[run, people], **QUIET)
-    chosen = [name, replay, run, people, causes]
-    gr.on(make.click, make_delta, inputs=chosen, outputs=[made, delta, start], **queued)
-    gr.on(start.click, start_training, inputs=[delta, config], outputs=started, **queued)
+    def start_report(config: str | None, name: str, replay: float | None) -> Updates:
+        try:
+            loops.measure(loops.loop(config or actions.CONFIG).tuned)
+        except (MisError, OSError) as error:
+            return view.errors([str(error)]), *shown(config, name, replay)
+        return "", *shown(config, name, replay)
+
+    queued = {key: value for key, value in QUIET.items() if key != "queue"}  # these take a while
+    form, seen = [config, name, replay], [strip, start, measure, timer]
+    gr.on(accordion.expand, opened, inputs=form[1:], outputs=[run, people, config, *seen], **QUIET)
+    gr.on([config.input, timer.tick], shown, inputs=form, outputs=seen, **QUIET)
+    gr.on(make.click, make_delta, inputs=[*form, run, people, causes], outputs=[said, *seen], **queued)
+    gr.on(start.click, start_training, inputs=form, outputs=[said, *seen], **queued)
+    gr.on(measure.click, start_report, inputs=form, outputs=[said, *seen], **queued)
+
+
+def _loop_button(text: str, elem_id: str, *, primary: bool) -> gr.Button:
+    """A button of the loop; what needs an earlier step cannot be pressed before it."""
+    variant = "primary" if primary else "secondary"
+    can = elem_id == "mis-delta-make"
+    return gr.Button(text, variant=variant, interactive=can, scale=0, min_width=190, elem_id=elem_id)
 
 
 class AnnotateHandlers:

@@ -1,23 +1,16 @@
 """HTML of the Train tab: a run's state and numbers, what to do next, and the end of its output."""
 
-import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
-from mis_lib.construct.mis_mini import mini_data_folder
-from mis_lib.results.evaluated import data_folder
-from mis_lib.results.regression import REGRESSION, read_regression
-from mis_lib.results.runs import CONFIG, Run
 from workbench.html import macros
 from workbench.links import Link, Tab
+from workbench.measure import report_command
 from workbench.trainings import Job, State
 
-MINI = "mini"  # the embedded model, which commands take by default
 STATES = {
     State.RUNNING: ("mis-working", "running"),
     State.STOPPED: ("mis-failed", "stopped before its end: Start or resume goes on from the last checkpoint"),
@@ -65,30 +58,6 @@ def next_steps(name: str, folder: Path, variants: Sequence[str]) -> Markup:
 def output(text: str) -> Markup:
     """The end of what the process has printed."""
     return macros("train/run.html").output(text)
-
-
-def report_command(name: str, folder: Path) -> str:
-    """The command that measures a finished run's adapter and what it was trained from, in a run of its own.
-
-    A run on annotated failures is measured on the failures of the annotated runs, and against what people decided.
-    """
-    settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")) if (folder / CONFIG).exists() else {}
-    start, data = settings.get("start_from"), Path(settings.get("data") or "")
-    before = "start" if start else "base"
-    adapters = json.dumps({before: start, name: str(folder / "adapter")})
-    command = ["mis", "report", "--set", f"adapters={adapters}", "--variants", before, name, "--name", f"{name}-report"]
-    if settings.get("model", MINI) != MINI:
-        command += ["--checkpoint", settings["model"]]
-    if (data / REGRESSION).is_file():
-        runs = folder.parent.parent
-        sides = {(entry.run, entry.variant): runs / entry.run for entry in read_regression(data)}
-        asked = [f"{place}:{variant}" for (_, variant), place in sorted(sides.items())]
-        command += ["--only", *asked, "--regression", str(data)]
-        places = {str(data_folder(Run(place))) for place in sides.values() if (place / CONFIG).exists()} - {
-            str(mini_data_folder())
-        }
-        command += ["--data", *places] if len(places) == 1 else []
-    return shlex.join(command)
 
 
 def _number(key: str, form: str, value: Any) -> str:
