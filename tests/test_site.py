@@ -72,7 +72,10 @@ def test_notebooks_commands_and_settings_have_their_pages(site: Path) -> None:
     assert "score_run" in (site / "reference/python/index.html").read_text("utf-8")
 
 
-def test_a_link_into_the_repository_is_resolved_or_noticed(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_link_into_the_repository_is_resolved_or_noticed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site_pages.log, "disabled", False)  # a migration of annotations switches other loggers off
     page = ROOT / "docs/how-to/any.md"
     text = "[first](../../notebooks/01_construct_dataset.ipynb), [`LICENSE`](../../LICENSE), "
     text += "[terms](../../LICENSE), [b](b.md)"

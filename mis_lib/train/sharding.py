@@ -68,7 +68,9 @@ def declare_zero3(*, bfloat16: bool) -> Any:
     if not zero3():
         return None
     if importlib.util.find_spec("deepspeed") is None:
-        raise MissingPackageError("ZeRO-3 needs the package deepspeed: pip install deepspeed; or launch with FSDP2")
+        raise MissingPackageError(
+            'ZeRO-3 needs deepspeed: pip install "mis-workbench[deepspeed]"; or launch with FSDP2'
+        )
     from accelerate.utils import DeepSpeedPlugin
 
     plugin = DeepSpeedPlugin()

@@ -274,7 +274,9 @@ def test_what_is_about_no_file_is_not_taken_for_one(error: OSError) -> None:
 
 # ---------------------------------------------------------------- what is said about flags
 
-OTHERS = {"--help", "--train_help", "--to", "--dataset"}  # of every verb, of its stages, of nbconvert, of ms-swift
+OF_PROGRAMS = {"--to", "--dataset", "--include"}  # nbconvert, ms-swift, hf download
+OF_EVALUATORS = {"--mode", "--include_path", "--tasks", "--log_samples", "--output_path"}  # VLMEvalKit, lmms-eval
+OTHERS = {"--help", "--train_help"} | OF_PROGRAMS | OF_EVALUATORS
 
 
 def flags_of_verbs() -> dict[str, set[str]]:
