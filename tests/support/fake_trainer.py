@@ -35,6 +35,7 @@ def go_on(settings: TrainSettings, run: TrainRun) -> int:
     log = run.folder / LOG
     begun = sum("loss" in line for line in log.read_text().splitlines()) if log.exists() else 0
     sys.stdout.write(f"going on from step {begun}\n")
+    sys.stdout.flush()  # the app reads it while the run goes on
     for step in range(begun + 1, (settings.max_steps or 20) + 1):
         time.sleep(SECONDS)
         parts = {"perception": 2 / step, "reasoning": 3 / step, "answer": 1 / step}
